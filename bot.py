@@ -1,0 +1,428 @@
+"""Sluice's door: the commands. `python bot.py --help` lists them.
+
+Exit status: 0 done, 1 the work failed (one clear line on stderr), 2 used wrongly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import settings as settings_file
+from domain import Role, SettingsError, SluiceError, UsageError
+from settings import ROOT, Settings
+
+LINK_LASTS = timedelta(hours=24)
+
+
+class Door(click.Group):
+    """Turns our errors into one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, UsageError) as error:
+            fail(str(error), 2)
+        except SluiceError as error:
+            fail(str(error), 1)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    click.echo(f"sluice: {message}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Sluice: a customer's message becomes a routed, tracked ticket, and the answer goes back."""
+
+
+def load() -> Settings:
+    # The heavy parts are imported by the commands that need them: `token add` need not wait for the web server's.
+    from app import configure_logging
+
+    settings = settings_file.load()
+    configure_logging(settings, sys.stderr)
+    return settings
+
+
+@contextlib.contextmanager
+def world(settings: Settings) -> Iterator[Any]:
+    """The database with its schema up to date."""
+    from app import ready_schema
+    from storage.database import Database
+
+    database = Database(settings.database_url)
+    try:
+        ready_schema(settings, database)
+        yield database
+    finally:
+        database.close()
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(["all", "web", "worker", "listen", "clock"]),
+    help="What this process does; may be given several times. Default: all.",
+)
+def run(roles: tuple[str, ...]) -> None:
+    """Start Sluice: all roles in one process, or some of them."""
+    import app
+
+    settings = load()
+    chosen = app.ROLES if not roles or "all" in roles else tuple(dict.fromkeys(roles))
+    serve(settings, chosen)
+
+
+def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str] = ()) -> None:
+    import uvloop
+
+    import app
+    import serve as serving
+    from storage.database import Database
+
+    database = Database(settings.database_url)
+    try:
+        app.ready_schema(settings, database)
+    finally:
+        database.close()
+    built = app.build(settings, roles=roles)
+
+    async def started(url: str) -> None:
+        click.echo(f"Sluice is at {url}")
+        for line in greeting:
+            click.echo(line.format(url=url))
+        if link := await built.database.write(first_link):
+            click.echo(f"Nobody can sign in yet. Make the first account within a day: {url}/console/link/{link}")
+        sys.stdout.flush()
+
+    async def go() -> None:
+        await serving.run(built, started=started)
+
+    try:
+        uvloop.run(go())
+    except OSError as error:
+        where = f"{settings.web.host}:{settings.web.port}"
+        raise SluiceError(f"The web server could not start on {where}: {error.strerror}") from error
+
+
+def first_link(connection: Any) -> str | None:
+    """A one-time sign-in link's secret in a world without users."""
+    from storage import people
+
+    if people.any_at_all(connection):
+        return None
+    return people.make_link(connection, None, datetime.now(UTC), LINK_LASTS)
+
+
+@main.command()
+@click.option("--fresh", is_flag=True, help="Throw the last demo away first.")
+@click.option("--no-run", is_flag=True, help="Only make the demo's world.")
+def demo(fresh: bool, no_run: bool) -> None:
+    """Start in <state_dir>/demo with a simulated day, never in the real world."""
+    import demo_day
+
+    settings = load()
+    folder = settings.state_dir / "demo"
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    own = demo_day.settings_of(settings, folder)
+    logins = asyncio.run(demo_day.make(own))
+    lines = ["This is a demo: every customer in it is simulated."]
+    lines += [f"  {role}: {{url}}/console/link/{secret}" for role, secret in logins]
+    if not no_run:
+        serve(own, ("web", "worker", "clock"), greeting=lines)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+def classify() -> None:
+    """JSON lines {"id","text"[,"subject","channel"]} on stdin -> what the bot thinks of each, on stdout."""
+    from app import LazyTagger, thresholds
+    from nlu.classify import classify_lines
+    from router.rules import Rules
+
+    settings = load()
+    tagger = LazyTagger(settings)
+    rules = Rules(settings.routing, settings.taxonomy, thresholds(tagger))
+    good = True
+    lines = (line.decode("utf-8", "surrogateescape") for line in sys.stdin.buffer if line.strip())
+    for text, ok in classify_lines(lines, tagger, rules.auto_routed):
+        sys.stdout.write(text + "\n")
+        good = good and ok
+    sys.stdout.flush()
+    if not good:
+        fail("some lines could not be read; their places hold an error", 1)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+def ingest(paths: tuple[Path, ...]) -> None:
+    """Read mails and JSON lines from files and folders, as if they came in now."""
+    from tqdm import tqdm
+
+    import app
+    from channels import replay
+    from router import ingest as ingesting
+
+    settings = load()
+    found, ignored = replay.find(paths)
+    for path in ignored:
+        click.echo(f"not read: {path}", err=True)
+    with world(settings):
+        pass
+    built = app.build(settings, roles=("worker",))
+    domains = settings.mail.domains
+
+    def items() -> Iterator[Any]:
+        for file in found:
+            try:
+                for kind, raw in replay.raw_items(file):
+                    yield replay.parse(kind, raw, domains)
+            except OSError as error:
+                unread.append(file.path)
+                click.echo(f"could not be read: {file.path}: {error.strerror}", err=True)
+
+    async def go() -> Any:
+        try:
+            with tqdm(desc="ingest", unit="msg", disable=None) as bar:
+                return await ingesting.ingest(built.flow, built.database, items(), progress=bar.update)
+        finally:
+            await built.close()
+
+    unread: list[Path] = []
+    summary = asyncio.run(go())
+    click.echo(json.dumps(summary.as_dict()))
+    if unread:
+        fail(f"{len(unread)} files could not be read", 1)
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--default", "as_default", is_flag=True, help="Train the shipped model from nlu/data alone.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where the model goes.")
+def train(as_default: bool, output: Path | None) -> None:
+    """Train the embedded tagger from nlu/data and the labels that people made in the console."""
+    from nlu import commands
+
+    settings = load()
+    target = output or (ROOT / "nlu" / "model" / "default.npz" if as_default else settings.state_dir / "model.npz")
+    labels: list[dict[str, Any]] = []
+    if not as_default:
+        from storage import labels as stored
+
+        with world(settings) as database, database.reading() as connection:
+            labels = list(stored.newest(connection))
+    summary = commands.train(ROOT / "nlu" / "data", settings.taxonomy, target, labels)
+    click.echo(summary)
+    if not as_default and not output:
+        click.echo(f"To use it: SLUICE_NLU__MODEL={target}")
+
+
+@main.command()
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="A folder of examples.")
+@click.option("--json", "as_json", is_flag=True)
+def evaluate(data: Path | None, as_json: bool) -> None:
+    """Measure the model in use on examples that it was not trained on."""
+    from app import LazyTagger
+    from nlu import commands
+
+    settings = load()
+    report = commands.evaluate(LazyTagger(settings).loaded, data or ROOT / "nlu" / "data" / "dev", settings.taxonomy)
+    click.echo(report.to_json() if as_json else report.to_table())
+
+
+# --- keeping it -------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+def check() -> None:
+    """Try each setting, channel and server, and say what works and what to do about the rest."""
+    import checks
+
+    settings = load()
+    lines = asyncio.run(checks.check(settings))
+    for line in lines:
+        click.echo(str(line))
+    if any(not line.ok for line in lines):
+        fail(f"{sum(not line.ok for line in lines)} of {len(lines)} checks failed", 1)
+
+
+@main.command()
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from storage import schema
+    from storage.database import Database
+
+    settings = load()
+    database = Database(settings.database_url)
+    try:
+        before, after = schema.migrate(database)
+    finally:
+        database.close()
+    click.echo(
+        f"The schema is {after}." if before == after else f"The schema went from {before or 'nothing'} to {after}."
+    )
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["tickets", "messages", "events"]))
+@click.option("--jsonl", is_flag=True, help="JSON lines, which is the only form.")
+def export(what: str, jsonl: bool) -> None:
+    """Write all tickets, messages or events to stdout."""
+    from storage import counts, tickets
+
+    del jsonl
+    settings = load()
+    sources = {"tickets": tickets.export, "messages": counts.export_messages, "events": counts.export_events}
+    with world(settings) as database, database.reading() as connection:
+        for row in sources[what](connection):
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+@main.command()
+@click.argument("customer")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(customer: str, yes: bool) -> None:
+    """Remove all words and addresses of a customer (an address, or a customer's id). It cannot be undone."""
+    from storage import customers
+    from storage import erase as erasing
+
+    settings = load()
+    with world(settings) as database:
+        with database.reading() as connection:
+            ids = customers.named(connection, customer)
+        if not ids:
+            fail("no customer has this address or id", 1)
+        if len(ids) > 1:
+            fail(f"several customers have this address; name one by id: {', '.join(map(str, ids))}", 1)
+        if sys.stdin.isatty() and not yes:
+            click.confirm(f"Erase customer {ids[0]} for ever?", abort=True)
+        erased = database.submit(
+            partial(erasing.customer, customer_id=ids[0], now=datetime.now(UTC), actor="command")
+        ).result()
+    click.echo(json.dumps(erased))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(file: Path) -> None:
+    """Write a consistent copy of the running world to FILE."""
+    from storage import backup as backups
+
+    settings = load()
+    with world(settings) as database:
+        size = backups.backup(database, settings.state_dir, file)
+    click.echo(f"{file}: {size} bytes")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def restore(file: Path) -> None:
+    """Fill an empty world from a backup."""
+    from storage import backup as backups
+    from storage.database import Database
+
+    settings = load()
+    database = Database(settings.database_url)
+    try:
+        manifest = backups.restore(database, settings.state_dir, file)
+    finally:
+        database.close()
+    with world(settings):
+        pass
+    click.echo(f"Restored the world of {manifest['at']}.")
+
+
+# --- people and programs ----------------------------------------------------------------------------------------------
+
+
+@main.group()
+def user() -> None:
+    """People who sign in to the console."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["agent", "supervisor", "admin"]), required=True)
+@click.option("--department", "departments", multiple=True, help="May be given several times.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin; else a one-time link is printed.")
+def user_add(name: str, role: str, departments: tuple[str, ...], password_stdin: bool) -> None:
+    """Add a person."""
+    from storage import people
+    from web import passwords
+
+    settings = load()
+    for department in departments:
+        if department not in settings.departments:
+            raise UsageError(f"There is no department {department!r}. Known: {', '.join(settings.departments)}.")
+    hashed = passwords.hashed(sys.stdin.readline().rstrip("\r\n")) if password_stdin else ""
+    now = datetime.now(UTC)
+
+    def unit(connection: Any) -> str | None:
+        person_id = people.add(connection, name, Role(role), departments, hashed, now)
+        return None if hashed else people.make_link(connection, person_id, now, LINK_LASTS)
+
+    with world(settings) as database:
+        link = database.submit(unit).result()
+    click.echo(f"{name} can sign in." if link is None else f"{settings.public_url}/console/link/{link}")
+
+
+@main.group()
+def token() -> None:
+    """Keys for programs that use the API."""
+
+
+@token.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
+def token_add(name: str, role: str) -> None:
+    """Make a token; it is printed once, alone on the last line."""
+    from storage import people
+
+    settings = load()
+    with world(settings) as database:
+        secret = database.submit(lambda connection: people.add_token(connection, name, Role(role), datetime.now(UTC)))
+        click.echo(secret.result())
+
+
+@token.command("remove")
+@click.argument("name")
+def token_remove(name: str) -> None:
+    """Take a token away; it stops within seconds."""
+    from storage import people
+
+    settings = load()
+    with world(settings) as database:
+        database.submit(lambda connection: people.remove_token(connection, name)).result()
+    click.echo(f"{name} is gone.")
+
+
+if __name__ == "__main__":
+    main()

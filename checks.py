@@ -1,0 +1,167 @@
+"""`bot.py check`: each setting, channel and server, and what to do about what does not work."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app import LazyTagger, thresholds
+from channels.mail import MailSource
+from channels.smtp import MailSender
+from domain import SluiceError
+from router.rules import Rules
+from settings import Settings
+from storage import outbox, people, schema
+from storage.database import Database
+from storage.redis_queue import DepartmentStreams
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    name: str
+    ok: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name}: {self.detail}"
+
+
+async def check(settings: Settings) -> list[Line]:
+    """One line for each part. Never raises for a part that does not work."""
+    lines = [Line("settings", True, "read, and every key is known"), *_state(settings), *_model(settings)]
+    database = Database(settings.database_url)
+    try:
+        lines += await _try("database", lambda: _database(settings, database))
+        if lines[-1].ok:
+            lines += await _try("outbox", lambda: _outbox(settings, database))
+            lines += await _try("people", lambda: _people(database))
+    finally:
+        await asyncio.to_thread(database.close)
+    lines += await _try("queue", lambda: _queue(settings))
+    lines += await _try("mail", lambda: _mail(settings))
+    lines += _web(settings)
+    return lines
+
+
+async def _try(name: str, part: Callable[[], Awaitable[list[Line]]]) -> list[Line]:
+    try:
+        async with asyncio.timeout(60):
+            return await part()
+    except SluiceError as error:
+        return [Line(name, False, str(error))]
+    except TimeoutError:
+        return [Line(name, False, "no answer within 60 s")]
+    except Exception as error:
+        return [Line(name, False, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")]
+
+
+def _state(settings: Settings) -> list[Line]:
+    try:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        probe = settings.state_dir / ".probe"
+        probe.write_text("")
+        probe.unlink()
+        free = shutil.disk_usage(settings.state_dir).free
+    except OSError as error:
+        return [Line("state_dir", False, f"{settings.state_dir} cannot be written: {error.strerror}")]
+    enough = free > 1_000_000_000
+    return [Line("state_dir", enough, f"{settings.state_dir}, {free // 1_000_000} MB free")]
+
+
+def _model(settings: Settings) -> list[Line]:
+    try:
+        tagger = LazyTagger(settings)
+        Rules(settings.routing, settings.taxonomy, thresholds(tagger))
+    except SluiceError as error:
+        return [Line("model", False, f"{error} Train it: make setup")]
+    known = ", ".join(
+        f"{language} {each.kind} {'none' if each.threshold is None else f'{each.threshold:.3f}'}"
+        for language, each in sorted(tagger.certificates.items())
+    )
+    return [Line("model", True, f"{tagger.version}; thresholds: {known}; {len(settings.routing.rules)} rules")]
+
+
+async def _database(settings: Settings, database: Database) -> list[Line]:
+    found = await database.read(schema.current)
+    where = "sqlite" if database.is_sqlite else f"postgresql at {database.url.host}"
+    if found is None and database.is_sqlite:
+        return [Line("database", True, f"{where}, empty; `run` makes the schema")]
+    if found != schema.head():
+        return [Line("database", False, f"{where}: schema {found}, needed {schema.head()}. Run: bot.py migrate")]
+    return [Line("database", True, f"{where}, schema {found}")]
+
+
+async def _outbox(settings: Settings, database: Database) -> list[Line]:
+    if await database.read(schema.current) is None:
+        return []
+    ways = {"api"} | ({"chat"} if settings.web.chat.enabled else set())
+    if settings.mail.enabled and settings.mail.smtp is not None:
+        ways.add("mail")
+    states = await database.read(outbox.states)
+    lines = []
+    for (channel, state), n in sorted(states.items()):
+        if state == "queued" and channel not in ways:
+            lines.append(Line(f"outbox {channel}", False, f"{n} answers are queued and the channel has no way out"))
+        if state in ("failed", "unknown"):
+            lines.append(Line(f"outbox {channel}", True, f"{n} answers are {state}; the console shows them"))
+    return lines
+
+
+async def _people(database: Database) -> list[Line]:
+    if await database.read(schema.current) is None or not await database.read(people.any_at_all):
+        return [Line("people", True, "nobody yet; `run` prints a one-time link for the first account")]
+    return [Line("people", True, "somebody can sign in")]
+
+
+async def _queue(settings: Settings) -> list[Line]:
+    if not settings.queue.url:
+        return [Line("queue", True, "embedded in the database")]
+    streams = DepartmentStreams(settings.queue.url, maxlen=settings.queue.stream_maxlen)
+    try:
+        await streams.ping()
+    finally:
+        await streams.close()
+    return [Line("queue", True, "redis answers")]
+
+
+class _NoMemory:
+    async def unseen(self, mailbox: str, uidvalidity: int, uids: Any) -> list[int]:
+        del mailbox, uidvalidity
+        return list(uids)
+
+
+async def _mail(settings: Settings) -> list[Line]:
+    mail = settings.mail
+    if not mail.enabled:
+        return [Line("mail", True, "off (mail.enabled)")]
+    lines = [
+        Line(f"mail in {each.name}", each.ok, each.detail) for each in await MailSource(mail, _NoMemory()).check()
+    ] or [Line("mail in", False, "no mailbox: set mail.mailboxes")]
+    if mail.smtp is None:
+        return [*lines, Line("mail out", False, "no way out: set mail.smtp, or answers by mail stay queued")]
+    sender = MailSender(mail)
+    try:
+        health = await sender.check()
+    finally:
+        await sender.close()
+    return [*lines, Line("mail out", health.ok, health.detail)]
+
+
+def _web(settings: Settings) -> list[Line]:
+    web = settings.web
+    lines = []
+    public = web.host not in ("127.0.0.1", "::1", "localhost")
+    if public and not settings.public_url.startswith("https://"):
+        lines.append(Line("web.public_url", False, "the bind is public, but links and cookies are not https"))
+    with socket.socket(socket.AF_INET6 if ":" in web.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((web.host, web.port))
+            lines.append(Line("web", True, f"{web.host}:{web.port} is free"))
+        except OSError:
+            lines.append(Line("web", True, f"{web.host}:{web.port} is in use, by a running Sluice or another program"))
+    return lines

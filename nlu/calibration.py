@@ -1,0 +1,84 @@
+"""From raw scores to honest numbers. Pure functions of out-of-fold scores; numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Knots = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def softmax(scores: npt.NDArray[np.floating], beta: float = 1.0) -> Floats:
+    """Row-wise, of `beta * scores`."""
+    scaled = scores.astype(np.float64) * beta
+    scaled -= scaled.max(axis=1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def temperature(scores: npt.NDArray[np.floating], right: Sequence[int] | npt.NDArray[np.intp]) -> float:
+    """The beta of `softmax` under which the right classes are likeliest (golden section over its logarithm)."""
+    rows = np.arange(len(scores))
+
+    def loss(log_beta: float) -> float:
+        probability = softmax(scores, float(np.exp(log_beta)))[rows, right]
+        return float(-np.log(np.maximum(probability, 1e-12)).mean())
+
+    golden = (5**0.5 - 1) / 2
+    low, high = np.log(0.05), np.log(50.0)
+    for _ in range(40):
+        width = (high - low) * golden
+        if loss(high - width) < loss(low + width):
+            high = low + width
+        else:
+            low = high - width
+    return float(np.exp((low + high) / 2))
+
+
+def isotonic(probabilities: Floats, right: Bools, *, least: int = 20) -> Knots:
+    """Knots of a rising line from a probability to the share that was right (pool adjacent violators).
+
+    No block is made of fewer than `least` messages: a handful says nothing of a share.
+
+    Between the blocks' centres the line is straight, so that two messages seldom get the same value, and no block
+    counts as certain: half a success and half a failure are added to each.
+    """
+    order = np.argsort(probabilities, kind="stable")
+    blocks: list[tuple[float, float, float]] = []  # sum of x, sum of y, count
+    for part in np.array_split(order, max(1, len(order) // least)):
+        block = (float(probabilities[part].sum()), float(right[part].sum()), float(len(part)))
+        while blocks and blocks[-1][1] * block[2] >= block[1] * blocks[-1][2]:
+            earlier = blocks.pop()
+            block = (earlier[0] + block[0], earlier[1] + block[1], earlier[2] + block[2])
+        blocks.append(block)
+    xs = [x / n for x, _, n in blocks]
+    ys = np.maximum.accumulate([(y + 0.5) / (n + 1.0) for _, y, n in blocks]).tolist()
+    # Outside of the centres a gentle slope keeps the order of the messages.
+    return (0.0, *xs, 1.0), (ys[0] * 0.5, *ys, ys[-1] + (1.0 - ys[-1]) * 0.5)
+
+
+def threshold_for_recall(scores: Floats, positive: Bools, recall: float) -> float:
+    """The highest threshold that still finds this share of the positives; the highest is the most precise here."""
+    found = np.sort(scores[positive])[::-1]
+    if not len(found):
+        return float("inf")
+    needed = int(np.ceil(recall * len(found) - 1e-9))
+    return float(found[max(needed, 1) - 1])
+
+
+def expected_calibration_error(confidences: Floats, right: Bools, bins: int = 10) -> float:
+    """Mean distance of confidence and share right, over bins of equal width."""
+    if not len(confidences):
+        return 0.0
+    place = np.minimum((confidences * bins).astype(int), bins - 1)
+    total = 0.0
+    for index in range(bins):
+        inside = place == index
+        if inside.any():
+            total += abs(float(confidences[inside].mean()) - float(right[inside].mean())) * float(inside.mean())
+    return total

@@ -1,0 +1,211 @@
+"""The way back: takes outbox rows and hands them to their channel. Nothing else calls a channel's `send`.
+
+A row found in `sending` whose sender is gone becomes `unknown`: an automatic answer stays so, a person's answer is sent
+once more under the same key, and both are shown as such (promise P2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+from tenacity import RetryCallState, wait_random_exponential
+
+from channels import Sender
+from domain import ChannelError, OutState, Receipt, Reply, SluiceError, Unavailable, public_number
+from router.desk import Desk
+from storage import events, outbox
+from storage.database import Database
+from storage.types import AnyRow
+
+log = structlog.get_logger("delivery")
+
+_LOOK_EVERY = 1.0  # seconds; a nudge in the same process is heard at once
+_LOST_EVERY = 5.0
+_MARGIN = timedelta(seconds=15)  # between a send's own deadline and the moment when others may call it lost
+
+
+class Delivery:
+    """Sends what is due on the channels that have a way out."""
+
+    def __init__(self, database: Database, desk: Desk, senders: Mapping[str, Sender]) -> None:
+        self._database = database
+        self._desk = desk
+        self._senders = dict(senders)
+        self._bell = asyncio.Event()
+        self._backoff = wait_random_exponential(
+            multiplier=desk.delivery.backoff.total_seconds(), max=desk.delivery.backoff_most.total_seconds()
+        )
+
+    @property
+    def channels(self) -> list[str]:
+        return sorted(self._senders)
+
+    def nudge(self) -> None:
+        """Something was queued in this process."""
+        self._bell.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop`."""
+        loops = [self._channel(name, stop) for name in self._senders]
+        await asyncio.gather(self._watch_lost(stop), *loops)
+
+    async def _channel(self, name: str, stop: asyncio.Event) -> None:
+        """One channel's own loop, so that a slow or dead one holds up no other (promise P5)."""
+        while not stop.is_set():
+            sent = 0
+            try:
+                sent = await self.send_due(name)
+            except Unavailable:
+                log.warning("database_unavailable", channel=name)
+            if sent == 0:
+                await _either(stop, self._bell, _LOOK_EVERY)
+                self._bell.clear()
+
+    async def _watch_lost(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with suppress(Unavailable):
+                await self.recover()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOST_EVERY)
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    async def send_due(self, channel: str) -> int:
+        """Send a channel's due rows; how many were taken."""
+        sender = self._senders[channel]
+        settings = self._desk.delivery
+        deadline = min(settings.deadline.total_seconds(), sender.limits.deadline)
+        # Rows of one claim are sent side by side, so the hold covers them all; a channel with a rate gets them singly.
+        hold = timedelta(seconds=deadline) + _MARGIN
+        most = settings.together if sender.limits.rate is None else 1
+        rows = await self._database.write(
+            lambda connection: outbox.claim(connection, [channel], datetime.now(UTC), hold, most)
+        )
+        if not rows:
+            return 0
+        await asyncio.gather(*(self._send(sender, row, deadline) for row in rows))
+        if sender.limits.rate is not None:
+            await asyncio.sleep(1 / sender.limits.rate)
+        return len(rows)
+
+    async def _send(self, sender: Sender, row: AnyRow, deadline: float) -> None:
+        result: Receipt | ChannelError
+        try:
+            reply = self._reply(row)
+            limit = sender.limits.text
+            if limit is not None and len(reply.text) > limit:
+                raise ChannelError(
+                    f"{sender.name} takes {limit} characters; this has {len(reply.text)}", permanent=True
+                )
+            async with asyncio.timeout(deadline):
+                result = await sender.send(reply)
+        except ChannelError as error:
+            result = error
+        except TimeoutError:
+            result = ChannelError(f"no answer within {deadline:.0f} s", unknown=True)
+        except Exception as error:
+            # A fault of ours inside a channel: what it did is not known, and its text may quote the customer.
+            log.exception("send_failed", channel=sender.name, error=type(error).__name__)
+            result = ChannelError(f"{type(error).__name__} in {sender.name}", unknown=True)
+        await self._settle(row, result)
+
+    def _reply(self, row: AnyRow) -> Reply:
+        return Reply(
+            to=row.address,
+            text=row.text,
+            key=row.key,
+            account=row.account,
+            to_name=row.name,
+            subject=row.subject,
+            thread_keys=tuple((row.extra or {}).get("keys", [])),
+            thread=row.thread,
+            automatic=row.automatic,
+            ticket_number=public_number(row.ticket_id) if row.ticket_id else "",
+            message_id=row.message_id,
+            author=row.author or "",
+        )
+
+    async def _settle(self, row: AnyRow, result: Receipt | ChannelError) -> None:
+        """Write what became of it. Tried until the database takes it, since a lost result would be sent again."""
+        while True:
+            try:
+                await self._database.write(lambda connection: self._write_result(connection, row, result))
+                return
+            except Unavailable:
+                await asyncio.sleep(1.0)
+            except SluiceError as error:
+                log.error("settle_failed", outbox=row.id, error=type(error).__name__)
+                return
+
+    def _write_result(self, connection: Connection, row: AnyRow, result: Receipt | ChannelError) -> None:
+        now = datetime.now(UTC)
+        values: dict[str, Any]
+        if isinstance(result, Receipt):
+            state = OutState.DELIVERED if result.delivered else OutState.SENT
+            values = {"state": state.value, "provider_id": result.provider_id[:512], "error": ""}
+        elif result.unknown:
+            values = self._unknown(row, str(result), now)
+        elif result.permanent or row.tries >= self._desk.delivery.tries:
+            values = {"state": OutState.FAILED.value, "error": str(result)[:1000]}
+        else:
+            values = {
+                "state": OutState.QUEUED.value,
+                "next_at": now + timedelta(seconds=self.wait(row.tries, result.retry_after)),
+                "error": str(result)[:1000],
+            }
+        if not outbox.settle(connection, row.id, now, **values):
+            return
+        if values["state"] != OutState.QUEUED.value or values.get("repeated"):
+            self._note(connection, row, values, now)
+
+    def _unknown(self, row: AnyRow, reason: str, now: datetime) -> dict[str, Any]:
+        """A person's answer is sent once more under its key; an automatic one never."""
+        if row.automatic or row.repeated:
+            return {"state": OutState.UNKNOWN.value, "error": reason[:1000]}
+        wait = timedelta(seconds=self.wait(1, None))
+        return {"state": OutState.QUEUED.value, "repeated": True, "next_at": now + wait, "error": reason[:1000]}
+
+    def _note(self, connection: Connection, row: AnyRow, values: dict[str, Any], now: datetime) -> None:
+        kind = "repeated" if values.get("repeated") else values["state"]
+        data = {"message": row.message_id, "kind": row.kind, "tries": row.tries}
+        events.append(connection, [events.row(kind, "bot", now, ticket_id=row.ticket_id, **data)])
+
+    def wait(self, tries: int, retry_after: float | None) -> float:
+        """Seconds until the next try: exponential with full jitter, and never sooner than the channel asked for."""
+        state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+        state.attempt_number = max(1, tries)
+        return max(self._backoff(state), retry_after or 0.0, 0.5)
+
+    # --- after a crash ------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """Rows whose sender is gone: how many were found."""
+
+        def unit(connection: Connection) -> int:
+            now = datetime.now(UTC)
+            rows = outbox.lost(connection, now)
+            for row in rows:
+                values = self._unknown(row, "the process that was sending it stopped", now)
+                if outbox.settle(connection, row.id, now, **values):
+                    self._note(connection, row, values, now)
+            return len(rows)
+
+        return await self._database.write(unit)
+
+    async def close(self) -> None:
+        for sender in self._senders.values():
+            await sender.close()
+
+
+async def _either(stop: asyncio.Event, bell: asyncio.Event, seconds: float) -> None:
+    """Until one of the two rings, or the time is over."""
+    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(bell.wait())]
+    _done, left = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for each in left:
+        each.cancel()

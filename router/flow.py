@@ -1,0 +1,194 @@
+"""One way down: receive (row, then bell), process (tags, route, ticket), and the loops that keep both going."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from domain import Incoming, InState, Route, Stored, Tags, Unavailable
+from nlu import Tagger, Text
+from router.desk import Desk
+from router.intake import Intake, Outcome, Prepared
+from router.rules import Facts, decide
+from storage import messages
+from storage.database import Database
+from storage.queue import WorkQueue
+from storage.types import AnyRow
+
+log = structlog.get_logger("flow")
+
+_MOST_TRIES = 3
+_BATCH = 128
+_SWEEP_AGE = timedelta(seconds=10)
+_SWEEP_EVERY = 5.0
+
+
+class Flow:
+    """The river. `receive` for channels, `process` for workers."""
+
+    def __init__(self, database: Database, queue: WorkQueue, tagger: Tagger, desk: Desk) -> None:
+        self._database = database
+        self._queue = queue
+        self._tagger = tagger
+        self._desk = desk
+        self._intake = Intake(desk)
+        #: called after each batch with its outcomes: live pages and tests listen here
+        self.listeners: list[Callable[[Sequence[Outcome]], None]] = []
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    async def receive(self, items: Sequence[Incoming], *, ring: bool = True) -> list[Stored]:
+        """Store messages; returns after the commit, and only then may a channel say "received" (promise P1).
+
+        Raises `Unavailable` when the database is down: then nothing was stored, and nothing may be acknowledged.
+        """
+        if not items:
+            return []
+        stored = await self._database.write_batch(messages.store, items)
+        if ring:
+            await self._queue.ring([each.message_id for each in stored if each.new])
+        return stored
+
+    # --- processing ---------------------------------------------------------------------------------------------------
+
+    async def process(self, ids: Sequence[int]) -> list[Outcome]:
+        """Lead stored messages to their ends. What fails is tried again later, the third time it is quarantined.
+
+        Raises `Unavailable` when the database is down: nothing was changed.
+        """
+        rows = await self._database.read(lambda connection: messages.waiting(connection, ids))
+        if not rows:
+            return []
+        prepared, failed = await asyncio.to_thread(self._prepare, rows)
+        outcomes: list[Outcome] = []
+        if prepared:
+            results = await asyncio.wrap_future(self._database.submit_batch(self._intake.apply, prepared))
+            for each, result in zip(prepared, results, strict=True):
+                if isinstance(result, Unavailable):
+                    raise result
+                if isinstance(result, BaseException):
+                    failed.append((each.row.id, "route", result))
+                elif result.state is not None:
+                    outcomes.append(result)
+        for message_id, step, error in failed:
+            outcomes.extend(await self._failed(message_id, step, error))
+        for listener in self.listeners:
+            listener(outcomes)
+        return outcomes
+
+    def _prepare(self, rows: Sequence[AnyRow]) -> tuple[list[Prepared], list[tuple[int, str, BaseException]]]:
+        """Tag and route, off the event loop and outside of any transaction."""
+        people = [row for row in rows if row.automatic is None]
+        tagged: dict[int, Tags | BaseException] = {}
+        try:
+            texts = [_text(row) for row in people]
+            tagged = dict(zip([row.id for row in people], self._tagger.tag(texts), strict=True))
+        except Exception:
+            # One text that the tagger cannot take must not hold up the others.
+            for row in people:
+                try:
+                    tagged[row.id] = self._tagger.tag([_text(row)])[0]
+                except Exception as error:
+                    tagged[row.id] = error
+        prepared: list[Prepared] = []
+        failed: list[tuple[int, str, BaseException]] = []
+        for row in rows:
+            tags = tagged.get(row.id)
+            if isinstance(tags, BaseException):
+                failed.append((row.id, "tag", tags))
+                continue
+            route: Route | None = None
+            if tags is not None:
+                route = decide(tags, Facts(row.channel, row.address), self._desk.rules)
+            prepared.append(Prepared(row, tags, route))
+        return prepared, failed
+
+    async def _failed(self, message_id: int, step: str, error: BaseException) -> list[Outcome]:
+        # The type alone: an exception's text may quote the customer.
+        reason = f"{type(error).__name__} in step {step!r}"
+        log.error("step_failed", message=message_id, step=step, error=type(error).__name__)
+
+        def unit(connection: Any) -> bool:
+            return messages.count_try(connection, message_id, step, reason, _MOST_TRIES)
+
+        if await self._database.write(unit):
+            return [Outcome(message_id, InState.QUARANTINED)]
+        await self._queue.ring([message_id])
+        return []
+
+    # --- loops --------------------------------------------------------------------------------------------------------
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Take rings and process, until `stop`. A server that is away is waited for."""
+        while not stop.is_set():
+            try:
+                rings = await self._queue.take(_BATCH, 2.0)
+            except Unavailable as error:
+                log.warning("queue_unavailable", error=str(error))
+                await pause(stop, 1.0)
+                continue
+            if not rings:
+                continue
+            if again := [ring.message_id for ring in rings if ring.again]:
+                await self._count_lost(again)
+            while not stop.is_set():
+                try:
+                    await self.process([ring.message_id for ring in rings])
+                except Unavailable:
+                    await pause(stop, 1.0)
+                    continue
+                await self._queue.done(rings)
+                break
+
+    async def _count_lost(self, ids: Sequence[int]) -> None:
+        """A worker had these and never finished: the third time they are suspected of killing it."""
+        for message_id in ids:
+
+            def unit(connection: Any, message_id: int = message_id) -> bool:
+                reason = "the worker that had it stopped, three times"
+                return messages.count_try(connection, message_id, "process", reason, _MOST_TRIES)
+
+            with suppress(Unavailable):
+                await self._database.write(unit)
+
+    async def sweep(self, stop: asyncio.Event) -> None:
+        """Ring again for what was stored and is not processed, e.g. after Redis lost its streams."""
+        while not await pause(stop, _SWEEP_EVERY):
+            with suppress(Unavailable):
+                await self.sweep_once()
+
+    async def sweep_once(self, age: timedelta = _SWEEP_AGE) -> int:
+        """How many messages were rung for again."""
+        ids = await self._database.read(lambda connection: messages.overdue(connection, older_than=age))
+        # Where as many rings wait as messages, the workers are only behind: more rings would not make them faster.
+        if not ids or await self._queue.depth() >= len(ids):
+            return 0
+        log.info("swept", count=len(ids))
+        await self._queue.ring(ids)
+        return len(ids)
+
+    async def finish(self, stop: asyncio.Event | None = None) -> None:
+        """Process all that is stored and waiting, without the queue: for `ingest`."""
+        while stop is None or not stop.is_set():
+            ids = await self._database.read(
+                lambda connection: messages.overdue(connection, older_than=timedelta(0), limit=_BATCH)
+            )
+            if not ids:
+                return
+            await self.process(ids)
+
+
+def _text(row: AnyRow) -> Text:
+    return Text(text=row.clean if row.clean is not None else row.text, subject=row.subject, channel=row.channel)
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait, or until `stop`; True when it is time to stop."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

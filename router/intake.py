@@ -1,0 +1,474 @@
+"""The write of `flow.process`: tagged messages become tickets, parts of tickets, or kept automatic mail.
+
+One call writes a whole batch by multi-row statements. It reads threads and tickets under lock, decides in memory, then
+writes; what another worker changed meanwhile raises `Conflict`, and the batch is redone message by message.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from domain import (
+    AutomaticKind,
+    InState,
+    Risk,
+    Route,
+    Sentiment,
+    Tags,
+    TicketState,
+    ticket_id_of,
+)
+from router import sla
+from router.answers import Answer, Answers
+from router.desk import Desk, higher, promises
+from storage import customers, events, messages, outbox, search, tallies, tickets
+from storage.customers import Known
+from storage.types import AnyRow
+
+_DAY = timedelta(days=1)
+_PRESENT = {TicketState.NEW, TicketState.OPEN, TicketState.PENDING}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A stored message with what was found out about it outside of the transaction."""
+
+    row: AnyRow
+    tags: Tags | None
+    route: Route | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    message_id: int
+    state: InState | None  # None: another worker had it
+    ticket_id: int | None = None
+    channel: str = ""
+    lag: float = 0.0
+
+
+@dataclass(slots=True)
+class _Target:
+    """A ticket in the making, or an existing one with its changes."""
+
+    row: AnyRow | None
+    values: dict[str, Any]
+    id: int = 0
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+
+    def get(self, name: str) -> Any:
+        return self.values[name] if name in self.values else getattr(self.row, name)
+
+    def change(self, **values: Any) -> None:
+        self.values.update(values)
+
+
+@dataclass(slots=True)
+class _Item:
+    prepared: Prepared
+    keys: list[str]
+    state: InState = InState.AUTOMATIC
+    target: _Target | None = None
+    ticket_id: int | None = None
+    customer_id: int | None = None
+    answer: Answer | None = None
+
+
+def lookup_keys(row: AnyRow) -> list[str]:
+    """Digests of the thread keys that a message can be found by, nearest first."""
+    extra = row.extra or {}
+    named = []
+    if row.thread:
+        named.append(f"={row.account}\0{row.thread}")
+    if row.key:
+        named.append(row.key)
+    named.extend(reversed(extra.get("keys", [])))
+    return [tickets.thread_key(row.channel, row.address, key) for key in dict.fromkeys(named)]
+
+
+class Intake:
+    """`apply` is a batch call for `Database.write_batch`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def apply(self, connection: Connection, prepared: Sequence[Prepared]) -> list[Outcome]:
+        now = datetime.now(UTC)
+        alive = messages.lock_waiting(connection, [each.row.id for each in prepared])
+        items = [_Item(each, lookup_keys(each.row)) for each in prepared if each.row.id in alive]
+        batch = _Batch(connection, self._desk, items, now)
+        batch.decide()
+        batch.write()
+        done = {
+            item.prepared.row.id: Outcome(
+                item.prepared.row.id,
+                item.state,
+                item.ticket_id,
+                item.prepared.row.channel,
+                (now - item.prepared.row.stored_at).total_seconds(),
+            )
+            for item in items
+        }
+        return [done.get(each.row.id) or Outcome(each.row.id, None) for each in prepared]
+
+
+class _Batch:
+    def __init__(self, connection: Connection, desk: Desk, items: list[_Item], now: datetime) -> None:
+        self._connection = connection
+        self._desk = desk
+        self._items = items
+        self._now = now
+        #: opened or changed, in order
+        self._targets: list[_Target] = []
+        self._events: list[dict[str, Any]] = []
+
+        self._known = tickets.by_threads(connection, {key for item in items for key in item.keys})
+        hints = {
+            found
+            for item in items
+            if (hint := (item.prepared.row.extra or {}).get("ticket_hint"))
+            and (found := ticket_id_of(hint)) is not None
+            and found < 2**62
+        }
+        self._rows = tickets.lock(connection, set(self._known.values()) | hints)
+        self._by_id: dict[int, _Target] = {}
+        #: where a thread key leads, in this batch
+        self._led: dict[str, _Target] = {}
+        for key, ticket_id in self._known.items():
+            self._led[key] = self._existing(ticket_id)
+        people = {
+            (item.prepared.row.channel, item.prepared.row.address): (
+                item.prepared.row.name,
+                item.prepared.tags.language.value if item.prepared.tags else "",
+            )
+            for item in items
+            if item.prepared.route is not None
+        }
+        self._people: dict[tuple[str, str], Known] = customers.ensure(connection, people, now) if people else {}
+        self._answers = Answers(connection, desk, [item.prepared.row for item in items], now)
+
+    def _existing(self, ticket_id: int) -> _Target:
+        if ticket_id not in self._by_id:
+            self._by_id[ticket_id] = _Target(self._rows[ticket_id], {}, ticket_id)
+        return self._by_id[ticket_id]
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def decide(self) -> None:
+        for item in self._items:
+            if item.prepared.route is None:
+                self._keep_automatic(item)
+                continue
+            known = self._people[item.prepared.row.channel, item.prepared.row.address]
+            item.customer_id = known.customer_id
+            target = self._find(item)
+            if target is None or target.get("state") == TicketState.CLOSED or self._new_matter(item, target):
+                self._open(item, known, linked=target)
+            else:
+                self._join(item, target)
+
+    def _find(self, item: _Item) -> _Target | None:
+        for key in item.keys:
+            if key in self._led:
+                return self._led[key]
+        hint = (item.prepared.row.extra or {}).get("ticket_hint")
+        ticket_id = ticket_id_of(hint) if hint else None
+        # A number in a subject can be guessed: it is believed only of the ticket's own customer.
+        if ticket_id in self._rows and self._rows[ticket_id].customer_id == item.customer_id:
+            return self._existing(ticket_id)
+        return None
+
+    def _new_matter(self, item: _Item, target: _Target) -> bool:
+        """The thread goes on, but clearly about something else."""
+        row, tags = item.prepared.row, item.prepared.tags
+        if tags is None or (row.thread and row.channel != "chat"):
+            return False  # a program that names a thread means it
+        clearly = (
+            self._desk.rules.trusted(tags)
+            and tags.confidence >= self._desk.rules.new_matter_confidence
+            and tags.department not in (target.get("department"), "customer_service")
+            and tags.intent != target.get("intent")
+        )
+        if row.channel == "mail":
+            return clearly and _bare_subject(row.subject) != _bare_subject(target.get("subject"))
+        return clearly and target.get("state") == TicketState.RESOLVED
+
+    def _open(self, item: _Item, known: Known, linked: _Target | None) -> None:
+        row, tags, route = item.prepared.row, item.prepared.tags, item.prepared.route
+        assert tags is not None
+        assert route is not None
+        first_due, resolve_due = sla.due_times(row.stored_at, route.department, route.priority, self._desk.sla)
+        extra = row.extra or {}
+        risk = [flag.value for flag in tags.risk]
+        target = _Target(
+            None,
+            {
+                "token": secrets.token_urlsafe(24),
+                "version": 1,
+                "state": TicketState.NEW.value,
+                "department": route.department,
+                "priority": route.priority.value,
+                "owner_id": None,
+                "customer_id": known.customer_id,
+                "channel": row.channel,
+                "account": row.account,
+                "address": extra.get("reply_to") or row.address,
+                "subject": row.subject[:500],
+                "snippet": snippet(row),
+                "language": tags.language.value,
+                "intent": tags.intent,
+                "sentiment": tags.sentiment.value,
+                "risk": risk,
+                "tags": list(route.tags),
+                "route": {"rule": route.rule, **route.why},
+                "look_first": route.look_first,
+                "alarm": "alert" if route.alert else "",
+                "linked_id": None,
+                "created_at": row.stored_at,
+                "updated_at": self._now,
+                "waiting_since": row.stored_at,
+                "first_due_at": first_due,
+                "first_response_at": None,
+                "resolve_due_at": resolve_due,
+                "resolved_at": None,
+                "closed_at": None,
+                "paused_at": None,
+                "alarms": [],
+                "next_alarm_at": None,
+                "answered_last": False,
+            },
+        )
+        target.values["next_alarm_at"] = self._next_alarm(target)
+        data = {
+            "message": row.id,
+            "department": route.department,
+            "priority": route.priority.value,
+            "intent": tags.intent,
+            "confidence": round(tags.confidence, 4),
+            "rule": route.rule,
+            "look_first": route.look_first,
+            "alert": route.alert,
+            "risk": risk,
+        }
+        if linked is not None:
+            if linked.id:
+                target.values["linked_id"] = linked.id
+            data["linked"] = linked.id or None
+        target.events.append(("opened", data))
+        self._targets.append(target)
+        self._lead(item, target)
+        item.state, item.target = InState.TICKETED, target
+        kind = "care" if Risk.SELF_HARM in tags.risk else "acknowledgement"
+        item.answer = self._answers.to(row, kind, known, tags.language.value)
+        if item.answer.held:
+            target.events.append(("answer_held", {"reason": item.answer.held, "kind": kind}))
+
+    def _join(self, item: _Item, target: _Target) -> None:
+        row, tags = item.prepared.row, item.prepared.tags
+        assert tags is not None
+        target.events.append(("appended", {"message": row.id, "intent": tags.intent, "risk": list(tags.risk)}))
+        state = target.get("state")
+        if state in (TicketState.RESOLVED, TicketState.PENDING):
+            target.change(state=TicketState.OPEN.value, resolved_at=None, resolution_code="")
+            kind = "reopened" if state == TicketState.RESOLVED else "state"
+            target.events.append((kind, {"from": state, "to": TicketState.OPEN.value}))
+        if (paused := target.get("paused_at")) is not None:
+            due = target.get("resolve_due_at")
+            target.change(paused_at=None, resolve_due_at=due + (self._now - paused) if due else None)
+        if (waiting := target.get("waiting_since")) is None or target.get("answered_last"):
+            waiting = row.stored_at
+        target.change(
+            waiting_since=waiting,
+            answered_last=False,
+            snippet=snippet(row) or target.get("snippet"),
+            updated_at=self._now,
+        )
+        if tags.sentiment is Sentiment.NEGATIVE:
+            target.change(sentiment=tags.sentiment.value)
+        self._note_risk(item, target, tags)
+        if target.row is not None:
+            target.change(next_alarm_at=self._next_alarm(target))
+        if target not in self._targets:
+            self._targets.append(target)
+        self._lead(item, target)
+        item.state, item.target = InState.APPENDED, target
+
+    def _note_risk(self, item: _Item, target: _Target, tags: Tags) -> None:
+        """A later message may be the one that says that somebody is in danger."""
+        new = [flag for flag in tags.risk if flag.value not in target.get("risk")]
+        if not new:
+            return
+        route = item.prepared.route
+        assert route is not None
+        target.change(
+            risk=[*target.get("risk"), *(flag.value for flag in new)],
+            priority=higher(target.get("priority"), route.priority).value,
+            look_first=True,
+            alarm="alert",
+        )
+        target.events.append(("risk", {"message": item.prepared.row.id, "risk": [flag.value for flag in new]}))
+        if Risk.SELF_HARM in new:
+            if target.get("department") != route.department:
+                target.events.append(
+                    ("transferred", {"from": target.get("department"), "to": route.department, "rule": route.rule})
+                )
+                target.change(department=route.department, owner_id=None, route={"rule": route.rule, **route.why})
+            known = self._people[item.prepared.row.channel, item.prepared.row.address]
+            item.answer = self._answers.to(item.prepared.row, "care", known, tags.language.value, target.id)
+            if item.answer.held:
+                target.events.append(("answer_held", {"reason": item.answer.held, "kind": "care"}))
+
+    def _lead(self, item: _Item, target: _Target) -> None:
+        """Let all keys of the message lead to the ticket from now on."""
+        for key in item.keys:
+            if self._led.get(key) is not target:
+                self._led[key] = target
+                target.threads.add(key)
+
+    def _next_alarm(self, target: _Target) -> datetime | None:
+        view = _View(target)
+        return sla.next_alarm(promises(view), self._desk.sla, self._desk.close_after)
+
+    def _keep_automatic(self, item: _Item) -> None:
+        """A machine wrote it: kept, recorded where it belongs, never answered, and it changes no ticket's state."""
+        row = item.prepared.row
+        extra = row.extra or {}
+        kind = AutomaticKind(row.automatic)
+        item.state = InState.AUTOMATIC
+        if kind in (AutomaticKind.BOUNCE, AutomaticKind.REPORT):
+            concerned = outbox.by_keys(self._connection, row.channel, row.account, extra.get("concerns", []))
+            for sent in concerned:
+                item.ticket_id = sent.ticket_id
+                if kind is AutomaticKind.BOUNCE:
+                    outbox.bounced(self._connection, sent, row.reason or "", self._now)
+                    if extra.get("permanent"):
+                        customers.suppress(self._connection, row.channel, sent.address, "bounced")
+        else:
+            found = next((self._led[key] for key in item.keys if key in self._led), None)
+            if found is not None and found.id:
+                item.ticket_id = found.id
+        if item.ticket_id is not None:
+            target_row = self._rows.get(item.ticket_id)
+            item.customer_id = target_row.customer_id if target_row is not None else None
+            self._events.append(
+                events.row(
+                    "automatic_mail", "bot", self._now, ticket_id=item.ticket_id, message=row.id, automatic=kind.value
+                )
+            )
+        self._answers.note_automatic(row.address)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        connection, now = self._connection, self._now
+        new = [target for target in self._targets if target.row is None]
+        for target, ticket_id in zip(new, tickets.insert(connection, [each.values for each in new]), strict=True):
+            target.id = ticket_id
+        for target in self._targets:
+            if target.row is not None:
+                tickets.update(connection, target.id, target.row.version, **target.values)
+        keys = {key: target.id for target in self._targets for key in target.threads if self._led[key] is target}
+        answers: list[tuple[_Item, dict[str, Any]]] = []
+        for item in self._items:
+            if item.target is None:
+                continue
+            item.ticket_id = item.target.id
+            if item.answer is not None and not item.answer.held:
+                row = self._answers.compose(item.answer, item.target.id, item.target, item.customer_id)
+                answers.append((item, row))
+                for address in {item.prepared.row.address, row["address"]}:
+                    keys[tickets.thread_key(row["channel"], address, row["key"])] = item.target.id
+        tickets.add_threads(connection, keys, known=self._known)
+        for target in self._targets:
+            for kind, data in target.events:
+                self._events.append(events.row(kind, "bot", now, ticket_id=target.id, **data))
+        ids = outbox.queue(connection, [row for _item, row in answers], now)
+        for (item, row), message_id in zip(answers, ids, strict=True):
+            self._events.append(events.row(row["kind"], "bot", now, ticket_id=item.ticket_id, message=message_id))
+        events.append(connection, self._events)
+        messages.finish(
+            connection,
+            [
+                {
+                    "b_id": item.prepared.row.id,
+                    "state": item.state.value,
+                    "ticket_id": item.ticket_id,
+                    "customer_id": item.customer_id,
+                    "tags": item.prepared.tags.to_json() if item.prepared.tags else None,
+                }
+                for item in self._items
+            ],
+        )
+        search.add(
+            connection,
+            [
+                {
+                    "message_id": item.prepared.row.id,
+                    "ticket_id": item.ticket_id,
+                    "terms": search_terms(item.prepared.row),
+                }
+                for item in self._items
+                if item.ticket_id is not None
+            ],
+        )
+        self._answers.count()
+        tallies.add(connection, self._lags(), now)
+
+    def _lags(self) -> dict[str, int]:
+        """The histogram of the time from receipt to the end, as counters: `lag:<channel>:<bound>`."""
+        counts: dict[str, int] = {}
+        for item in self._items:
+            lag = (self._now - item.prepared.row.stored_at).total_seconds()
+            channel = item.prepared.row.channel
+            bound = next((str(each) for each in LAG_BOUNDS if lag <= each), "+Inf")
+            for name, more in ((f"lag:{channel}:{bound}", 1), (f"lag_us:{channel}", int(lag * 1e6))):
+                counts[name] = counts.get(name, 0) + more
+        return counts
+
+
+#: seconds
+LAG_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
+
+
+class _View:
+    """A target seen as a ticket's row."""
+
+    def __init__(self, target: _Target) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        return self._target.get(name)
+
+
+def snippet(row: AnyRow) -> str:
+    """The first words of what the customer said, quotes cut, on one line."""
+    text = row.clean if row.clean is not None else row.text
+    return " ".join(text[:600].split())[:200]
+
+
+def search_terms(row: AnyRow) -> str:
+    return search.terms(f"{row.subject} {row.name} {row.address} {row.text}")
+
+
+_PREFIXES = ("re", "fw", "fwd", "aw", "sv", "回复", "答复", "转发", "回覆", "轉寄")
+
+
+def _bare_subject(subject: str) -> str:
+    """Without reply and forward prefixes and without our own [number]."""
+    text = subject.strip().lower()
+    while True:
+        head, colon, rest = text.replace("：", ":").partition(":")
+        if colon and head.strip() in _PREFIXES:
+            text = rest.strip()
+            continue
+        if text.startswith("[s-") and "]" in text:
+            text = text.partition("]")[2].strip()
+            continue
+        return text

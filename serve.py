@@ -1,0 +1,166 @@
+"""Running: the roles of one process, their loops and the web server, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+import uvicorn
+
+from app import App
+from domain import SettingsError
+from settings import Settings
+from web.app import create_app
+from web.context import Web
+
+log = structlog.get_logger("app")
+
+
+def web_of(app: App) -> Web:
+    """What the routes use."""
+    settings = app.settings
+    return Web(
+        settings=settings.web,
+        database=app.database,
+        queue=app.queue,
+        flow=app.flow,
+        desk=app.desk,
+        verbs=app.verbs,
+        secret=signing_secret(settings),
+        healths=lambda: [*app.healths],
+        outgoing=lambda: app.delivery.channels,
+        nudge=app.delivery.nudge,
+    )
+
+
+def signing_secret(settings: Settings) -> str:
+    """What signs visitors' tokens: given, or made once and kept for this world."""
+    if settings.web.secret:
+        return settings.web.secret
+    path = settings.state_dir / "secret"
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+    return path.read_text().strip()
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the application's, which has more to stop than the server."""
+        yield
+
+
+async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = None) -> None:
+    """Run the roles until SIGTERM or SIGINT. `started` hears the URL once the server accepts connections."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+    if "worker" in app.roles:
+        loops += [
+            ("work", lambda: app.flow.work(stop)),
+            ("sweep", lambda: app.flow.sweep(stop)),
+            ("delivery", lambda: app.delivery.run(stop)),
+        ]
+    if "clock" in app.roles:
+        loops.append(("clock", lambda: app.clock.run(stop)))
+        if app.publisher is not None:
+            publisher = app.publisher
+            loops.append(("publish", lambda: publisher.run(stop)))
+    if "listen" in app.roles and app.mail is not None:
+        mail = app.mail
+        app.healths.append(mail.health)
+        loops.append(("mail", lambda: mail.run(app.flow.receive)))
+    tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
+    server = _serve(app) if "web" in app.roles else None
+    try:
+        if server is not None:
+            serving = asyncio.create_task(server.serve(), name="web")
+            await _until_started(server, serving)
+            if started is not None:
+                await started(_address(server))
+            await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+        else:
+            await stop.wait()
+    finally:
+        stop.set()
+        _done, late = await asyncio.wait(tasks, timeout=10) if tasks else (set(), set())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await app.close()
+
+
+def _serve(app: App) -> _Server:
+    web = web_of(app)
+    application = create_app(web)
+    settings = app.settings.web
+    if settings.chat.enabled:
+        app.chat_bell.listener = application.state.hub.nudge
+    return _Server(
+        uvicorn.Config(
+            application,
+            host=settings.host,
+            port=settings.port,
+            loop="none",
+            http="httptools",
+            ws="websockets-sansio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies or None,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+async def _until_started(server: _Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise SettingsError("The web server could not start. Is its port taken?")
+        await asyncio.sleep(0.01)
+
+
+def _address(server: _Server) -> str:
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _kept_up(name: str, make: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """A loop that fails is started again: one part's fault stops nothing else (promise P5)."""
+    wait = 0.5
+    while not stop.is_set():
+        task = asyncio.ensure_future(make())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set() and not task.done():
+            # Loops that know `stop` end by themselves; a source that does not is cancelled.
+            _done, late = await asyncio.wait([task], timeout=5 if name != "mail" else 0.1)
+            if late:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            return
+        stopping.cancel()
+        error = task.exception()
+        if error is None:
+            return
+        log.error("part_failed", part=name, error=type(error).__name__, exc_info=error)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), wait)
+        wait = min(wait * 2, 30)

@@ -1,0 +1,91 @@
+"""Customers and their addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, bindparam
+
+from domain import NotFound
+from storage.database import insert_new
+from storage.tables import Address, Customer, table
+from storage.types import AnyRow
+
+customer = table(Customer)
+address = table(Address)
+
+Place = tuple[str, str]  # channel, address
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    customer_id: int
+    suppressed: str | None
+
+
+_FIND = sa.select(address.c.channel, address.c.address, address.c.customer_id, address.c.suppressed).where(
+    address.c.address.in_(bindparam("addresses", expanding=True))
+)
+
+
+def find(connection: Connection, places: Collection[Place]) -> dict[Place, Known]:
+    """Who is behind these addresses; unknown ones are missing."""
+    rows = connection.execute(_FIND, {"addresses": sorted({place[1] for place in places})})
+    found = {(row.channel, row.address): Known(row.customer_id, row.suppressed) for row in rows}
+    return {place: found[place] for place in places if place in found}
+
+
+def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: datetime) -> dict[Place, Known]:
+    """The customers behind addresses, made where they are new. `names`: address -> (display name, language)."""
+    known = find(connection, names.keys())
+    # Sorted, so that two workers who make the same customers wait for one another instead of deadlocking.
+    new = sorted(place for place in names if place not in known)
+    if not new:
+        return known
+    ids = connection.scalars(
+        sa.insert(customer).returning(customer.c.id, sort_by_parameter_order=True),
+        [{"name": names[place][0], "language": names[place][1], "created_at": now} for place in new],
+    ).all()
+    rows = [
+        {"customer_id": customer_id, "channel": place[0], "address": place[1], "created_at": now}
+        for place, customer_id in zip(new, ids, strict=True)
+    ]
+    made = set(connection.scalars(insert_new(connection, address).returning(address.c.customer_id), rows))
+    known.update({place: Known(each, None) for place, each in zip(new, ids, strict=True) if each in made})
+    lost = [each for each in ids if each not in made]
+    if lost:  # somebody else made the address in the meantime: theirs stays
+        connection.execute(sa.delete(customer).where(customer.c.id.in_(lost)))
+        known.update(find(connection, [place for place in new if place not in known]))
+    return known
+
+
+def suppress(connection: Connection, channel: str, where: str, reason: str) -> None:
+    """Send nothing there any more."""
+    connection.execute(
+        sa.update(address).where(address.c.channel == channel, address.c.address == where).values(suppressed=reason)
+    )
+
+
+def get(connection: Connection, customer_id: int) -> AnyRow:
+    row = connection.execute(sa.select(customer).where(customer.c.id == customer_id)).first()
+    if row is None:
+        raise NotFound(f"There is no customer {customer_id}.")
+    return row
+
+
+def addresses(connection: Connection, customer_id: int) -> list[AnyRow]:
+    query = sa.select(address).where(address.c.customer_id == customer_id).order_by(address.c.id)
+    return list(connection.execute(query))
+
+
+def named(connection: Connection, name: str) -> list[int]:
+    """The customers that a command's argument means: an id, or any address. Several channels may share an address."""
+    ids = set(connection.scalars(sa.select(address.c.customer_id).where(address.c.address == name)))
+    ids |= set(connection.scalars(sa.select(address.c.customer_id).where(address.c.address == name.lower())))
+    if name.isascii() and name.isdigit():
+        query = sa.select(customer.c.id).where(customer.c.id == int(name), customer.c.erased_at.is_(None))
+        ids |= set(connection.scalars(query))
+    return sorted(ids)

@@ -1,0 +1,130 @@
+"""Forgetting: a customer who asks for it, and what is older than the settings keep."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, delete, select, update
+
+from storage import events, search
+from storage.tables import (
+    Address,
+    Attachment,
+    ChatLine,
+    ChatSession,
+    Customer,
+    Idempotency,
+    Label,
+    Message,
+    Outbox,
+    Quarantine,
+    Raw,
+    Sighting,
+    Thread,
+    Ticket,
+    table,
+)  # fmt: skip
+
+_T: Any = {
+    model: table(model)
+    for model in (
+        Address, Attachment, ChatLine, ChatSession, Customer, Idempotency, Label, Message, Outbox, Quarantine, Raw,
+        Sighting, Thread, Ticket,
+    )
+}  # fmt: skip
+
+
+def customer(connection: Connection, customer_id: int, now: datetime, actor: str) -> dict[str, int]:
+    """Remove all that a customer said and was told, and where they can be reached. The trail stays whole.
+
+    Tickets and events stay, without words and addresses: they hold ids, labels and states only. Returns the number of
+    rows removed by kind.
+    """
+    ticket, address = _T[Ticket], _T[Address]
+    tickets = select(ticket.c.id).where(ticket.c.customer_id == customer_id)
+    places = connection.execute(
+        select(address.c.channel, address.c.address).where(address.c.customer_id == customer_id)
+    ).all()
+    message = _T[Message]
+    mine = sa.or_(message.c.customer_id == customer_id, message.c.ticket_id.in_(tickets))
+    # What is in quarantine or still on its way has no customer yet: its address tells whose it is.
+    for channel, where in places:
+        mine = sa.or_(mine, sa.and_(message.c.channel == channel, message.c.address == where))
+    ids = list(connection.scalars(select(message.c.id).where(mine)))
+    removed = {"messages": len(ids), "addresses": len(places)}
+    removed["attachments"] = _forget_messages(connection, ids)
+    for channel, where in places:
+        if channel == "chat":
+            connection.execute(delete(_T[ChatSession]).where(_T[ChatSession].c.id == where))
+    connection.execute(delete(_T[Thread]).where(_T[Thread].c.ticket_id.in_(tickets)))
+    connection.execute(delete(address).where(address.c.customer_id == customer_id))
+    changed = connection.execute(
+        update(ticket)
+        .where(ticket.c.customer_id == customer_id)
+        .values(address="", subject="", snippet="", version=ticket.c.version + 1, updated_at=now)
+    )
+    removed["tickets_blanked"] = changed.rowcount
+    connection.execute(update(_T[Customer]).where(_T[Customer].c.id == customer_id).values(name="", erased_at=now))
+    events.append(connection, [events.row("erased", actor, now, customer=customer_id)])
+    return removed
+
+
+def _forget_messages(connection: Connection, ids: list[int]) -> int:
+    """Remove messages and all that hangs on them; the number of attachments."""
+    attachments = 0
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        for model in (Raw, Sighting, Quarantine, Label, Outbox, ChatLine):
+            connection.execute(delete(_T[model]).where(_T[model].c.message_id.in_(some)))
+        attachments += connection.execute(delete(_T[Attachment]).where(_T[Attachment].c.message_id.in_(some))).rowcount
+        search.remove(connection, some)
+        connection.execute(delete(_T[Message]).where(_T[Message].c.id.in_(some)))
+    return attachments
+
+
+def old_raw(connection: Connection, before: datetime, *, limit: int = 500) -> int:
+    """Blank untouched payloads that are older than the settings keep; the digest stays for dedupe."""
+    raw, message = _T[Raw], _T[Message]
+    old = (
+        select(raw.c.message_id)
+        .join(message, message.c.id == raw.c.message_id)
+        .where(message.c.stored_at < before, sa.func.length(raw.c.body) > 0, message.c.state != "quarantined")
+        .limit(limit)
+    )
+    changed = connection.execute(update(raw).where(raw.c.message_id.in_(old.scalar_subquery())).values(body=b""))
+    return changed.rowcount
+
+
+def old_automatic(connection: Connection, before: datetime, *, limit: int = 500) -> int:
+    """Remove kept automatic mail that is older than the settings keep and concerns no ticket."""
+    message = _T[Message]
+    ids = list(
+        connection.scalars(
+            select(message.c.id)
+            .where(message.c.state == "automatic", message.c.ticket_id.is_(None), message.c.stored_at < before)
+            .limit(limit)
+        )
+    )
+    _forget_messages(connection, ids)
+    return len(ids)
+
+
+def closed_customers(connection: Connection, before: datetime, *, limit: int = 50) -> list[int]:
+    """Customers all of whose tickets were closed before a time: their words may go."""
+    ticket, customer_table = _T[Ticket], _T[Customer]
+    query = (
+        select(ticket.c.customer_id)
+        .join(customer_table, customer_table.c.id == ticket.c.customer_id)
+        .where(customer_table.c.erased_at.is_(None))
+        .group_by(ticket.c.customer_id)
+        .having(sa.func.count() == sa.func.count(ticket.c.closed_at), sa.func.max(ticket.c.closed_at) < before)
+        .limit(limit)
+    )
+    return list(connection.scalars(query))
+
+
+def old_answers(connection: Connection, before: datetime) -> int:
+    """Remove remembered Idempotency-Keys."""
+    return connection.execute(delete(_T[Idempotency]).where(_T[Idempotency].c.at < before)).rowcount

@@ -1,0 +1,407 @@
+"""Messages: stored before anything else happens, then led to one of their ends."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, bindparam
+
+from domain import Incoming, InState, Message, NotFound, Stored, Unreadable
+from storage import events
+from storage.database import insert_new
+from storage.tables import Attachment, Quarantine, Raw, Sighting, table
+from storage.tables import Message as Table
+from storage.types import AnyRow
+
+message = table(Table)
+raw = table(Raw)
+sighting = table(Sighting)
+attachment = table(Attachment)
+quarantine = table(Quarantine)
+
+Key = tuple[str, str, str]
+
+_KEY_LENGTH = 1200
+
+
+def fingerprint(item: Incoming) -> str:
+    """The digest by which the same key with other content is noticed."""
+    given = item.fingerprint if isinstance(item, Message) else ""
+    return given or hashlib.sha256(item.raw).hexdigest()
+
+
+def external_id(item: Incoming) -> str:
+    """As stored: an id longer than the column keeps its head and the digest of the whole."""
+    text = item.external_id
+    if len(text) <= _KEY_LENGTH:
+        return text
+    return text[: _KEY_LENGTH - 65] + ":" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def tidy(text: str) -> str:
+    """Text as every database takes it: no NUL (PostgreSQL refuses it), no lone surrogates (neither can encode them)."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _row(item: Incoming, now: datetime) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "direction": "in",
+        "channel": item.channel,
+        "account": item.account,
+        "external_id": tidy(external_id(item)),
+        "state": InState.RECEIVED.value,
+        "address": tidy(item.sender[:512]),
+        "name": "",
+        "subject": tidy(item.subject),
+        "text": "",
+        "clean": None,
+        "key": "",
+        "thread": "",
+        "extra": None,
+        "answerable": False,
+        "automatic": None,
+        "reason": None,
+        "received_at": item.received_at,
+        "stored_at": now,
+        "tries": 0,
+    }
+    if isinstance(item, Unreadable):
+        row["state"] = InState.QUARANTINED.value
+        row["reason"] = item.reason
+        return row
+    extra: dict[str, Any] = {}
+    if item.thread_keys:
+        extra["keys"] = [tidy(key) for key in item.thread_keys]
+    for name in ("ticket_hint", "reply_to", "recipient"):
+        if value := getattr(item, name):
+            extra[name] = tidy(value)
+    automatic = item.automatic
+    if automatic is not None:
+        extra["concerns"] = [tidy(key) for key in automatic.concerns]
+        extra["permanent"] = automatic.permanent
+        extra["recipients"] = [tidy(each) for each in automatic.recipients]
+    row.update(
+        name=tidy(item.sender_name[:200]),
+        text=tidy(item.text),
+        clean=None if item.clean is None else tidy(item.clean),
+        key=tidy(item.key[:1000]),
+        thread=tidy(item.thread[:512]),
+        extra=extra or None,
+        answerable=item.answerable and automatic is None,
+        automatic=automatic.kind.value if automatic else None,
+        reason=automatic.why if automatic else None,
+    )
+    return row
+
+
+_LOOKUP = sa.select(message.c.id, message.c.channel, message.c.account, message.c.external_id)
+
+
+def _known(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
+    by_account: dict[tuple[str, str], list[str]] = {}
+    for channel, account, external in keys:
+        by_account.setdefault((channel, account), []).append(external)
+    found: dict[Key, int] = {}
+    for (channel, account), externals in by_account.items():
+        query = _LOOKUP.where(
+            message.c.channel == channel, message.c.account == account, message.c.external_id.in_(externals)
+        )
+        for row in connection.execute(query):
+            found[row.channel, row.account, row.external_id] = row.id
+    return found
+
+
+def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
+    """Store incoming messages. A batch call: one `Stored` for each, in order; a known key stores nothing again."""
+    now = datetime.now(UTC)
+    rows = [_row(item, now) for item in items]
+    keys = [(row["channel"], row["account"], row["external_id"]) for row in rows]
+    # A mailbox whose UIDs were seen already may show a mail with headers that a server rewrote: the mark decides.
+    marked = _by_mark(connection, items)
+    fresh = {key: row for key, row, item in zip(keys, rows, items, strict=True) if item.seen_at not in marked}
+    made: dict[Key, int] = {}
+    if fresh:
+        returned = connection.execute(
+            insert_new(connection, message).returning(
+                message.c.id, message.c.channel, message.c.account, message.c.external_id
+            ),
+            list(fresh.values()),
+        )
+        made = {(row.channel, row.account, row.external_id): row.id for row in returned}
+    ids = made | _known(connection, {key for key in fresh if key not in made})
+    results: list[Stored] = []
+    bodies: list[dict[str, Any]] = []
+    files: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    held: list[dict[str, Any]] = []
+    again: list[tuple[int, str]] = []
+    unused = set(made)
+    for item, key in zip(items, keys, strict=True):
+        if item.seen_at in marked:
+            results.append(Stored(marked[item.seen_at], new=False))
+            continue
+        message_id = ids[key]
+        new = key in unused
+        unused.discard(key)
+        results.append(Stored(message_id, new=new))
+        digest = fingerprint(item)
+        if new:
+            bodies.append({"message_id": message_id, "body": item.raw, "fingerprint": digest})
+            if isinstance(item, Message):
+                files.extend(_files(message_id, item))
+            else:
+                held.append({"message_id": message_id, "step": "read", "reason": item.reason, "at": now})
+        else:
+            again.append((len(results) - 1, digest))
+        if item.seen_at is not None:
+            place, mark = item.seen_at
+            marks.append({"channel": item.channel, "place": place, "mark": mark, "message_id": message_id})
+    if bodies:
+        connection.execute(sa.insert(raw), bodies)
+    if files:
+        connection.execute(sa.insert(attachment), files)
+    if marks:
+        connection.execute(insert_new(connection, sighting), marks)
+    if held:
+        connection.execute(sa.insert(quarantine), held)
+    if again:
+        _note_differences(connection, results, again, now)
+    return results
+
+
+def _files(message_id: int, item: Message) -> list[dict[str, Any]]:
+    return [
+        {
+            "message_id": message_id,
+            "name": tidy(file.name[:500]),
+            "media_type": tidy(file.media_type[:128]),
+            "content_id": tidy(file.content_id[:512]),
+            "size": len(file.content),
+            "sha256": hashlib.sha256(file.content).hexdigest(),
+            "content": file.content,
+        }
+        for file in item.attachments
+    ]
+
+
+def _by_mark(connection: Connection, items: Sequence[Incoming]) -> dict[tuple[str, str] | None, int]:
+    places: dict[tuple[str, str], list[str]] = {}
+    for item in items:
+        if item.seen_at is not None:
+            places.setdefault((item.channel, item.seen_at[0]), []).append(item.seen_at[1])
+    found: dict[tuple[str, str] | None, int] = {}
+    for (channel, place), marks in places.items():
+        query = sa.select(sighting.c.mark, sighting.c.message_id).where(
+            sighting.c.channel == channel, sighting.c.place == place, sighting.c.mark.in_(marks)
+        )
+        for row in connection.execute(query):
+            found[place, row.mark] = row.message_id
+    return found
+
+
+def _note_differences(
+    connection: Connection, results: list[Stored], again: Sequence[tuple[int, str]], now: datetime
+) -> None:
+    ids = {results[index].message_id for index, _digest in again}
+    query = (
+        sa.select(raw.c.message_id, raw.c.fingerprint, message.c.ticket_id)
+        .join(message, message.c.id == raw.c.message_id)
+        .where(raw.c.message_id.in_(ids))
+    )
+    known = {row.message_id: row for row in connection.execute(query)}
+    changed = []
+    for index, digest in again:
+        row = known.get(results[index].message_id)
+        if row is not None and row.fingerprint != digest:
+            results[index] = Stored(row.message_id, new=False, differs=True)
+            changed.append(events.row("duplicate_differs", "bot", now, ticket_id=row.ticket_id, message=row.message_id))
+    events.append(connection, changed)
+
+
+def unseen_marks(connection: Connection, channel: str, place: str, marks: Sequence[str]) -> list[str]:
+    """Those marks of a place (mail: "uidvalidity:uid" of a mailbox) under which nothing is stored yet, in order."""
+    seen: set[str] = set()
+    for start in range(0, len(marks), 500):
+        query = sa.select(sighting.c.mark).where(
+            sighting.c.channel == channel, sighting.c.place == place, sighting.c.mark.in_(marks[start : start + 500])
+        )
+        seen.update(connection.scalars(query))
+    return [mark for mark in marks if mark not in seen]
+
+
+_WAITING = sa.select(
+    message.c.id, message.c.channel, message.c.account, message.c.address, message.c.name, message.c.subject,
+    message.c.text, message.c.clean, message.c.key, message.c.thread, message.c.extra, message.c.answerable,
+    message.c.automatic, message.c.received_at, message.c.stored_at, message.c.tries,
+).where(message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == InState.RECEIVED.value).order_by(
+    message.c.id
+)  # fmt: skip
+
+
+def waiting(connection: Connection, ids: Sequence[int]) -> Sequence[AnyRow]:
+    """Those of the messages that nobody processed yet, with what processing needs."""
+    return connection.execute(_WAITING, {"ids": list(ids)}).all()
+
+
+_STILL = sa.select(message.c.id).where(
+    message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == InState.RECEIVED.value
+)
+
+
+def lock_waiting(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Those that are still unprocessed, locked until the transaction ends. Another worker's are left out."""
+    query = _STILL if connection.dialect.name == "sqlite" else _STILL.with_for_update(skip_locked=True)
+    return set(connection.scalars(query, {"ids": sorted(ids)}))
+
+
+_FINISH = (
+    sa.update(message)
+    .where(message.c.id == bindparam("b_id"))
+    .values(
+        state=bindparam("state"),
+        ticket_id=bindparam("ticket_id"),
+        customer_id=bindparam("customer_id"),
+        tags=bindparam("tags"),
+        held_until=None,
+    )
+)
+
+
+def finish(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the ends of messages: rows of {b_id, state, ticket_id, customer_id, tags}."""
+    if rows:
+        connection.execute(_FINISH, list(rows))
+
+
+def count_try(connection: Connection, message_id: int, step: str, reason: str, most: int) -> bool:
+    """A step failed. True when it was the last try: the message is in quarantine now."""
+    tries = connection.scalar(
+        sa.update(message)
+        .where(message.c.id == message_id, message.c.state == InState.RECEIVED.value)
+        .values(tries=message.c.tries + 1, held_until=None)
+        .returning(message.c.tries)
+    )
+    if tries is None or tries < most:
+        return False
+    hold(connection, message_id, step, reason)
+    return True
+
+
+def hold(connection: Connection, message_id: int, step: str, reason: str) -> None:
+    """Put a message into quarantine, with its reason."""
+    now = datetime.now(UTC)
+    connection.execute(
+        sa.update(message)
+        .where(message.c.id == message_id)
+        .values(state=InState.QUARANTINED.value, reason=reason, held_until=None)
+    )
+    connection.execute(sa.insert(quarantine).values(message_id=message_id, step=step, reason=reason, at=now))
+    events.append(connection, [events.row("quarantined", "bot", now, message=message_id, step=step)])
+
+
+def quarantined(connection: Connection, *, before: int | None = None, limit: int = 50) -> Sequence[AnyRow]:
+    """What lies in quarantine, newest first."""
+    size = sa.func.length(raw.c.body).label("size")
+    query = (
+        sa.select(
+            quarantine.c.id, quarantine.c.message_id, quarantine.c.step, quarantine.c.reason, quarantine.c.at,
+            message.c.channel, message.c.account, message.c.address, message.c.subject, message.c.tries, size,
+        )
+        .join(message, message.c.id == quarantine.c.message_id)
+        .outerjoin(raw, raw.c.message_id == message.c.id)
+        .where(message.c.state == InState.QUARANTINED.value, quarantine.c.outcome.is_(None))
+        .order_by(quarantine.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    if before is not None:
+        query = query.where(quarantine.c.id < before)
+    return connection.execute(query).all()
+
+
+def automatic(
+    connection: Connection, *, kind: str = "", before: int | None = None, limit: int = 50
+) -> Sequence[AnyRow]:
+    """Kept automatic mail, newest first."""
+    query = (
+        sa.select(
+            message.c.id, message.c.channel, message.c.address, message.c.name, message.c.subject, message.c.automatic,
+            message.c.reason, message.c.ticket_id, message.c.stored_at,
+        )
+        .where(message.c.state == InState.AUTOMATIC.value)
+        .order_by(message.c.id.desc())
+        .limit(limit)
+    )  # fmt: skip
+    if kind:
+        query = query.where(message.c.automatic == kind)
+    if before is not None:
+        query = query.where(message.c.id < before)
+    return connection.execute(query).all()
+
+
+def get(connection: Connection, message_id: int) -> AnyRow:
+    """One message's row. Raises `NotFound`."""
+    row = connection.execute(sa.select(message).where(message.c.id == message_id)).first()
+    if row is None:
+        raise NotFound(f"There is no message {message_id}.")
+    return row
+
+
+def body(connection: Connection, message_id: int) -> bytes:
+    """The untouched payload. Raises `NotFound`."""
+    found = connection.scalar(sa.select(raw.c.body).where(raw.c.message_id == message_id))
+    if found is None:
+        raise NotFound(f"There is no original of message {message_id}.")
+    return bytes(found)
+
+
+def attachments(connection: Connection, message_ids: Sequence[int]) -> Sequence[AnyRow]:
+    """Names and sizes of the attachments of messages, without content."""
+    columns = [attachment.c[name] for name in ("id", "message_id", "name", "media_type", "size")]
+    query = sa.select(*columns).where(attachment.c.message_id.in_(list(message_ids))).order_by(attachment.c.id)
+    return connection.execute(query).all()
+
+
+def attachment_of(connection: Connection, attachment_id: int) -> AnyRow:
+    """One attachment with its content and its message's ticket. Raises `NotFound`."""
+    query = (
+        sa.select(attachment, message.c.ticket_id)
+        .join(message, message.c.id == attachment.c.message_id)
+        .where(attachment.c.id == attachment_id)
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        raise NotFound("There is no such attachment.")
+    return row
+
+
+def overdue(connection: Connection, *, older_than: timedelta, limit: int = 1000, held: bool = False) -> list[int]:
+    """Stored messages that nobody processed though they should have been: the sweeper rings for them again.
+
+    `held`: those that a worker has at this moment as well.
+    """
+    now = datetime.now(UTC)
+    query = (
+        sa.select(message.c.id)
+        .where(message.c.state == InState.RECEIVED.value, message.c.stored_at <= now - older_than)
+        .order_by(message.c.id)
+        .limit(limit)
+    )
+    if not held:
+        query = query.where(sa.or_(message.c.held_until.is_(None), message.c.held_until < now))
+    return list(connection.scalars(query))
+
+
+def count_received(connection: Connection) -> int:
+    """How many messages are stored and not yet processed."""
+    query = sa.select(sa.func.count()).where(message.c.state == InState.RECEIVED.value)
+    return connection.scalar(query) or 0

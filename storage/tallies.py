@@ -1,0 +1,70 @@
+"""Counters that all processes share: for limits (promise P4) and for /metrics.
+
+A counter is many rows, one a process and time bucket, so that two workers never wait for one another's row; whoever
+reads adds them up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from storage.tables import Tally, table
+
+tally = table(Tally)
+
+_SHARDS = 1024
+_FOREVER = timedelta(0)
+
+
+def _bucket(now: datetime, width: timedelta) -> int:
+    return int(now.timestamp() // width.total_seconds()) if width else 0
+
+
+def add(connection: Connection, counts: Mapping[str, int], now: datetime, width: timedelta = _FOREVER) -> None:
+    """Add to counters by name. `width`: of the time bucket; without one the counter never starts anew."""
+    if not counts:
+        return
+    insert: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    statement = insert(tally)
+    statement = statement.on_conflict_do_update(
+        index_elements=[tally.c.name, tally.c.bucket], set_={"n": tally.c.n + statement.excluded.n}
+    )
+    bucket = _bucket(now, width) * _SHARDS + os.getpid() % _SHARDS
+    connection.execute(statement, [{"name": name, "bucket": bucket, "n": counts[name]} for name in sorted(counts)])
+
+
+def read(connection: Connection, names: Collection[str], now: datetime, width: timedelta = _FOREVER) -> dict[str, int]:
+    """Counters of the present bucket, by name; what was never counted is missing."""
+    if not names:
+        return {}
+    query = (
+        sa.select(tally.c.name, sa.func.sum(tally.c.n))
+        .where(tally.c.name.in_(sorted(names)), tally.c.bucket >= _bucket(now, width) * _SHARDS)
+        .group_by(tally.c.name)
+    )
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
+def starting_with(connection: Connection, prefix: str) -> dict[str, int]:
+    """Counters that never start anew, by name, for all names with a prefix."""
+    query = (
+        sa.select(tally.c.name, sa.func.sum(tally.c.n))
+        .where(tally.c.name.startswith(prefix, autoescape=True))
+        .group_by(tally.c.name)
+    )
+    return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
+def forget(connection: Connection, prefix: str, before: int) -> None:
+    """Remove time buckets under a number, of names with a prefix."""
+    connection.execute(
+        sa.delete(tally).where(tally.c.name.startswith(prefix, autoescape=True), tally.c.bucket < before * _SHARDS)
+    )

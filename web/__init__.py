@@ -1,0 +1,1 @@
+"""Everything that speaks HTTP: API, chat, console, public pages, sign-in, health. Writes through `router`."""

@@ -1,0 +1,106 @@
+"""The web's assembly: routes, headers, and what an error looks like from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from domain import InvalidInput, SluiceError, TooMany, Unavailable
+from web import api, chat, console, health, public
+from web.context import Web
+from web.paths import STATIC
+
+log = structlog.get_logger("web")
+
+POLICY = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self';"
+    " img-src 'self' data:"
+)
+_HEADERS = {
+    b"content-security-policy": POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+}
+
+
+class SafeHeaders:
+    """Adds the security headers that a route has not set itself. Plain ASGI: it is on the hot path."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message.setdefault("headers", [])
+                present = {name.lower() for name, _value in headers}
+                headers.extend((name, value) for name, value in _HEADERS.items() if name not in present)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def create_app(web: Web, *, on_start: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
+    """The application over one `Web`."""
+    app = FastAPI(title="Sluice", version="1", docs_url="/api/docs", redoc_url=None, openapi_url="/api/openapi.json")
+    app.state.web = web
+    app.state.tokens = api.Tokens()
+    app.add_middleware(SafeHeaders)
+    app.include_router(health.routes, include_in_schema=False)
+    app.include_router(api.routes)
+    app.include_router(public.routes, include_in_schema=False)
+    app.include_router(console.routes, include_in_schema=False)
+    if web.settings.chat.enabled:
+        app.include_router(chat.routes, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(SluiceError, _known_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unknown_error)
+    return app
+
+
+def _wants_page(request: Request) -> bool:
+    return not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", "")
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SluiceError)
+    headers: dict[str, str] = {}
+    if isinstance(error, Unavailable | TooMany):
+        headers["Retry-After"] = str(round(error.retry_after))
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if _wants_page(request):
+        return console.error_page(request, error, headers)
+    body: dict[str, Any] = {"error": str(error)}
+    if isinstance(error, InvalidInput):
+        body["field"] = error.field
+    return JSONResponse(body, error.status, headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [
+        {"field": ".".join(str(part) for part in each["loc"][1:]), "message": each["msg"]} for each in error.errors()
+    ]
+    first = found[0] if found else {"field": "", "message": "invalid"}
+    return JSONResponse({"error": first["message"], "field": first["field"], "errors": found}, 422)
+
+
+async def _unknown_error(request: Request, error: Exception) -> Response:
+    # The path may hold a tracking token; the route's pattern does not.
+    route = request.scope.get("route")
+    log.error("request_failed", route=getattr(route, "path", "?"), error=type(error).__name__)
+    return JSONResponse({"error": "Something went wrong on our side. It was written down."}, 500)

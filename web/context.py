@@ -1,0 +1,44 @@
+"""What every route may use: made once by the wiring and kept in `app.state.web`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from fastapi import Request, WebSocket
+
+from channels import Health
+from router.desk import Desk
+from router.flow import Flow
+from router.tickets import Verbs
+from storage.database import Database
+from storage.queue import WorkQueue
+from web.settings import WebSettings
+
+
+@dataclass(slots=True)
+class Web:
+    settings: WebSettings
+    database: Database
+    queue: WorkQueue
+    flow: Flow
+    desk: Desk
+    verbs: Verbs
+    #: signs visitors' tokens; made once and kept in the state folder or given by the environment
+    secret: str
+    #: the channels' own words on how they are
+    healths: Callable[[], Sequence[Health]] = field(default=lambda: ())
+    #: channels that have a way out
+    outgoing: Callable[[], Sequence[str]] = field(default=lambda: ())
+    #: tells delivery in this process that an answer waits
+    nudge: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def secure(self) -> bool:
+        """Cookies are marked Secure when customers reach us by https."""
+        return self.desk.public_url.startswith("https://")
+
+
+def web_of(connection: Request | WebSocket) -> Web:
+    return cast(Web, connection.app.state.web)
