@@ -83,6 +83,8 @@ async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = No
         mail = app.mail
         app.healths.append(mail.health)
         loops.append(("mail", lambda: mail.run(app.flow.receive)))
+    # An acknowledgement that was just queued need not wait for delivery's next look.
+    app.flow.listeners.append(lambda _outcomes: app.delivery.nudge())
     tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
     server = _serve(app) if "web" in app.roles else None
     try:
@@ -110,7 +112,7 @@ def _serve(app: App) -> _Server:
     application = create_app(web)
     settings = app.settings.web
     if settings.chat.enabled:
-        app.chat_bell.listener = application.state.hub.nudge
+        app.chat_bell.listener = application.state.chat.hub.nudge
     return _Server(
         uvicorn.Config(
             application,

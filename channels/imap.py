@@ -83,10 +83,18 @@ class ImapConnection:
         self._deadline = deadline
         self._lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._denial = ""
+        #: the server told of new mail since the last search began
+        self._news = False
         self._client = aioimaplib.IMAP4(host, port, timeout=deadline, conn_lost_cb=self._on_lost, ssl_context=tls)
         protocol = self._client.protocol
-        self._welcome, self._continue = protocol.welcome, protocol._continuation
-        protocol.welcome, protocol._continuation = self._on_welcome, self._on_continuation
+        self._welcome, self._continue, self._untagged = (
+            protocol.welcome,
+            protocol._continuation,
+            protocol._untagged_response,
+        )
+        protocol.welcome = self._on_welcome
+        protocol._continuation = self._on_continuation
+        protocol._untagged_response = self._on_untagged
 
     # --- what the library leaves out ------------------------------------------------------------------------------
 
@@ -110,6 +118,11 @@ class ImapConnection:
             self._client.protocol.transport.write(b"\r\n")
         else:
             self._continue(line)
+
+    def _on_untagged(self, line: bytes) -> Any:
+        """New mail is told once, with whatever command comes next; IDLE would then have nothing to say."""
+        self._news = self._news or _EXISTS.match(line) is not None
+        return self._untagged(line)
 
     async def _call(self, what: str, call: Coroutine[Any, Any, Any], *, deadline: float | None = None) -> Any:
         task = asyncio.ensure_future(call)
@@ -187,6 +200,7 @@ class ImapConnection:
 
     async def search(self, criteria: str) -> list[int]:
         """UIDs. No CHARSET is named: Exchange, Yahoo and Aliyun refuse it."""
+        self._news = False
         lines = await self._ask("search", self._client.protocol.search(criteria, by_uid=True, charset=None))
         return sorted({int(word) for line in lines for word in line.split() if word.isdigit()})
 
@@ -228,6 +242,8 @@ class ImapConnection:
 
     async def wait(self, seconds: float, poll: float) -> None:
         """Until the server says something, or the time is up. What it says is only a hint to look."""
+        if self._news:
+            return
         if not self.can("IDLE"):
             await asyncio.wait({self._lost}, timeout=min(seconds, poll))
             await self._ask("noop", self._client.noop())
@@ -283,6 +299,7 @@ def _text(lines: Sequence[Any]) -> str:
     return bytes(lines[-1]).decode(errors="replace") if lines else ""
 
 
+_EXISTS = re.compile(rb"\* \d+ EXISTS")
 _HEAD = re.compile(rb"\d+ FETCH \(")
 _UID = re.compile(rb"\bUID (\d+)")
 _SIZE = re.compile(rb"\bRFC822\.SIZE (\d+)")

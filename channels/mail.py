@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, wait_random, wait_random_exp
 
 from channels import Health, Receive
 from channels.imap import CHUNK, Fetched, ImapConnection, ImapError, LoginRefused, Refused, Selected
-from channels.mail_parse import parse
+from channels.mail_apart import parse
 from channels.mail_settings import MailboxSettings, MailSettings
 from domain import Incoming, Unreadable
 

@@ -116,14 +116,12 @@ class Features:
             for block, start in zip(vocabulary, starts, strict=False)
         )
         self._words = {gram: row for gram, row in words.items() if " " not in gram}
-        self._word_pairs = self._pairs_of(
-            [(*gram.split(" "), row) for gram, row in words.items() if " " in gram], words
-        )
+        self._word_pairs = self._pairs_of(words, [gram.split(" ") for gram in words if " " in gram], " ")
         self._characters = np.full(_END_OF_HAN, self.unknown, dtype=np.int32)
         for gram, row in han.items():
             if len(gram) == 1:
                 self._characters[ord(gram)] = row
-        self._han_pairs = self._pairs_of([(*gram, row) for gram, row in han.items() if len(gram) == 2], han)
+        self._han_pairs = self._pairs_of(han, [list(gram) for gram in han if len(gram) == 2], "")
         # The letters of a word depend on it alone, and people repeat themselves. They are kept as bytes: joining those
         # costs a tenth of joining arrays.
         self._young: dict[str, tuple[int, bytes]] = {}
@@ -178,12 +176,15 @@ class Features:
         found[keys[places] != wanted] = self.unknown
         return found
 
-    def _pairs_of(self, grams: list[tuple[str, str, int]], rows: dict[str, int]) -> tuple[Keys, Ids]:
+    def _pairs_of(self, rows: dict[str, int], pairs: list[list[str]], between: str) -> tuple[Keys, Ids]:
         """Keys of the pairs, ascending, and their rows; the last stands for whatever is greater."""
-        keyed = sorted((rows[one] * (self.unknown + 1) + rows[two], row) for one, two, row in grams)
+        keyed = sorted(
+            (rows[one] * (self.unknown + 1) + rows[two], rows[f"{one}{between}{two}"])
+            for one, two in pairs
+            if one in rows and two in rows
+        )
         keyed.append((1 << 62, self.unknown))
-        keys, places = zip(*keyed, strict=True)
-        return np.array(keys, dtype=np.int64), np.array(places, dtype=np.int32)
+        return np.array([key for key, _ in keyed], dtype=np.int64), np.array([row for _, row in keyed], dtype=np.int32)
 
     def _learn(self, word: str) -> tuple[int, bytes]:
         known = self._old.get(word)

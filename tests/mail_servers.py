@@ -271,9 +271,9 @@ class Dovecot(Server):
     def deliver(self, address: str, *mails: bytes) -> None:
         """Drop mails into the INBOX of an address, as a local delivery agent does."""
         inbox = self.maildir(address)
-        for folder in ("tmp", "new", "cur"):
-            (inbox / folder).mkdir(parents=True, exist_ok=True)
-        self.own(self.mail_root)
+        for folder in (inbox.parent, inbox, inbox / "tmp", inbox / "new", inbox / "cur"):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, UID, GID)
         for mail in mails:
             name = f"{time.time_ns()}.{uuid.uuid4().hex}"
             (inbox / "tmp" / name).write_bytes(mail)

@@ -117,6 +117,26 @@ async def test_a_broken_line_ends_a_call_at_once() -> None:
             await connection.add_keyword([1], "$x")
 
 
+async def test_mail_that_is_told_in_passing_is_looked_for() -> None:
+    """A server tells of new mail once, with any answer: a wait that began afterwards would sleep over it."""
+    select = b"* 0 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\nTAG OK done\r\n"
+    search = b"* SEARCH 1\r\nTAG OK done\r\n"
+    store = b"* 2 EXISTS\r\nTAG OK done\r\n"
+    async with (
+        serving(script(GREETING, CAPABILITY, LOGIN, CAPABILITY, select, search, store, search)) as port,
+        connected("127.0.0.1", port, deadline=20) as connection,
+    ):
+        await connection.open()
+        await connection.login("u", "p")
+        await connection.select("INBOX")
+        await connection.search("ALL")
+        await connection.add_keyword([1], "$x")
+        await connection.wait(600, 600)
+        await connection.search("ALL")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.wait(600, 600), 0.1)
+
+
 async def test_who_we_are_is_said_where_it_is_asked_for() -> None:
     seen: list[bytes] = []
 

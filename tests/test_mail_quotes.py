@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels import mail_quotes
@@ -181,12 +181,14 @@ def test_nothing_left_is_said_so() -> None:
         )
     )
 )
+@settings(deadline=None)
 def test_any_mixture_is_survived(lines: list[str]) -> None:
     kept = mail_quotes.own_words("\n".join(lines))
     assert all(line in {*lines, ""} for line in kept.split("\n"))
 
 
 @given(st.text(max_size=2_000))
+@settings(deadline=None)
 def test_any_text_is_survived(text: str) -> None:
     assert len(mail_quotes.own_words(text)) <= len(text)
 

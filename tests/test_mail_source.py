@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from channels import mail as mail_module
-from channels import mail_parse
+from channels import mail_apart, mail_parse
 from channels.imap import CHUNK, ConnectionLost, ImapConnection, Refused, folder_name
 from channels.mail import MailSource
 from channels.mail_settings import MailboxSettings, MailSettings
@@ -363,3 +363,22 @@ async def test_a_20_mb_mail_comes_whole(dovecot: Dovecot) -> None:
     async with running(world, settings_for(box(dovecot, user))):
         found = await world.next()
     assert found.raw == head + content.replace(b"\n", b"\r\n")
+    assert isinstance(found, Message)
+    [attachment] = found.attachments
+    assert attachment.content == b"0123456789abcdef" * 65536 * 14
+
+
+async def test_a_large_mail_that_breaks_its_process_costs_one_mail(
+    dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = "monster@insurer.test"
+    monkeypatch.setattr(mail_apart, "LARGE", 50_000)
+    monkeypatch.setattr(mail_apart, "_DEADLINE", 0.0001)
+    dovecot.deliver(user, mail(1), mail("monster", size=100_000))
+    world = World()
+    async with running(world, settings_for(box(dovecot, user))):
+        items = {item.subject: item for item in await world.take(2)}
+    assert isinstance(items["mail 1"], Message)
+    [monster] = [item for item in items.values() if isinstance(item, Unreadable)]
+    assert "TimeoutExpired" in monster.reason
+    assert monster.raw == mail("monster", size=100_000)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -13,7 +14,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain import InvalidInput, SluiceError, TooMany, Unavailable
-from web import api, chat, console, health, public
+from web import api, chat, console, docs, health, public
+from web.chat_lines import Chat
 from web.context import Web
 from web.paths import STATIC
 
@@ -52,14 +54,25 @@ class SafeHeaders:
         await self._app(scope, receive, with_headers)
 
 
-def create_app(web: Web, *, on_start: Callable[[], Awaitable[None]] | None = None) -> FastAPI:
+def create_app(web: Web) -> FastAPI:
     """The application over one `Web`."""
-    app = FastAPI(title="Sluice", version="1", docs_url="/api/docs", redoc_url=None, openapi_url="/api/openapi.json")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            if web.settings.chat.enabled:
+                await stack.enter_async_context(app.state.chat.running())
+            yield
+
+    app = FastAPI(title="Sluice", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.web = web
+    if web.settings.chat.enabled:
+        app.state.chat = Chat(web)
     app.state.tokens = api.Tokens()
     app.add_middleware(SafeHeaders)
     app.include_router(health.routes, include_in_schema=False)
     app.include_router(api.routes)
+    app.include_router(docs.routes, include_in_schema=False)
     app.include_router(public.routes, include_in_schema=False)
     app.include_router(console.routes, include_in_schema=False)
     if web.settings.chat.enabled:

@@ -10,12 +10,9 @@ import hmac
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Annotated, cast
 from urllib.parse import quote, urlsplit
 
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from fastapi import Depends, Request
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -27,15 +24,14 @@ from domain import Forbidden, Role, SluiceError, TooMany
 from router.tickets import Actor
 from storage import console, people
 from storage.types import AnyRow
+from web import passwords
 from web.context import Web, web_of
 from web.words import Words, negotiated
 
 COOKIE = "sluice_session"
-SHORTEST = 10
 LONGEST = 1000
 
 # Argon2 takes 64 MiB a check: two at a time keep a flood of sign-ins from eating the machine.
-_hasher = PasswordHasher()
 _together = threading.BoundedSemaphore(2)
 
 
@@ -85,23 +81,15 @@ class Posted:
 
 
 def hash_password(password: str) -> str:
-    """Argon2id. Takes some 50 ms: off the event loop (`asyncio.to_thread`)."""
+    """Takes some 50 ms: off the event loop. Raises `InvalidInput`."""
     with _together:
-        return _hasher.hash(password)
+        return passwords.hashed(password)
 
 
-def check_password(hashed: str, password: str) -> bool:
-    """True when it fits. A missing account costs the same time as a wrong password."""
+def check_password(stored: str, password: str) -> bool:
+    """As long for a missing account as for a wrong password. Off the event loop."""
     with _together:
-        try:
-            return _hasher.verify(hashed or _nobody(), password) and bool(hashed)
-        except (VerificationError, InvalidHashError):
-            return False
-
-
-@cache
-def _nobody() -> str:
-    return _hasher.hash("nobody has this password")
+        return passwords.fits(stored, password)
 
 
 async def sign_in(request: Request, name: str, password: str) -> tuple[str, AnyRow] | None:
@@ -109,12 +97,9 @@ async def sign_in(request: Request, name: str, password: str) -> tuple[str, AnyR
     web = web_of(request)
     brake(request, name)
     row = await web.database.read(lambda connection: console.person_named(connection, name))
-    good = await asyncio.to_thread(check_password, row.password if row is not None else "", password[:LONGEST])
+    good = await asyncio.to_thread(check_password, row.password if row is not None else "", password)
     if row is None or not good:
         return None
-    if _hasher.check_needs_rehash(row.password):
-        fresh = await asyncio.to_thread(hash_password, password)
-        await web.database.write(lambda connection: people.set_password(connection, row.id, fresh))
     return await open_session(web, row.id), row
 
 

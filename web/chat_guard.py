@@ -19,7 +19,8 @@ _PEOPLE_PER_ADDRESS = 10
 
 _BASE = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # not no-referrer: under that a browser gives `Origin: null` with a form, and ours must name us
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
     "X-Robots-Tag": "noindex, nofollow",
 }

@@ -73,9 +73,7 @@ class Chat:
         """
         self.brake.line(visitor.session, address)
         now = datetime.now(UTC)
-        message = parse(
-            visitor.session, client_id, text, now, longest=self.settings.longest, attachments=attachments
-        )
+        message = parse(visitor.session, client_id, text, now, longest=self.settings.longest, attachments=attachments)
         await self._open(visitor, language, now)
         # The bell waits for the number, so that the bot's answer cannot come before the question.
         [stored] = await self.web.flow.receive([message], ring=False)

@@ -185,9 +185,7 @@ async def _say(frame: dict[str, Any], socket: Socket, chat: Chat, address: str) 
     client_id = _text(frame, "id")
     nack: dict[str, Any] = {"type": "nack", "id": client_id}
     try:
-        seq = await chat.say(
-            socket.visitor, client_id, _text(frame, "text"), address=address, language=socket.language
-        )
+        seq = await chat.say(socket.visitor, client_id, _text(frame, "text"), address=address, language=socket.language)
     except TooMany as error:
         await socket.send({**nack, "error": "too_fast", "retry_after": round(error.retry_after)})
     except InvalidInput as error:

@@ -130,7 +130,8 @@ PAGES: Mapping[str, Mapping[str, str]] = {
     "zh": {
         "chat_title": "在线聊天",
         "chat_lead": "用右下角的按钮和我们聊天，或者直接在下面留言。",
-        "chat_what": "这是 Sluice 网页聊天的演示页。您在这里写的话会成为一张工单，系统把它分派给负责的部门，答复回到同一个聊天窗口。",
+        "chat_what": "这是 Sluice 网页聊天的演示页。您在这里写的话会成为一张工单，"
+        "系统把它分派给负责的部门，答复回到同一个聊天窗口。",
         "chat_how_title": "放到您的网站上",
         "chat_how": "把下面这一行加到网页里，并把网站的来源写进设置 web.chat.origins。",
         "chat_steps_title": "接下来会怎样",
@@ -175,8 +176,8 @@ PAGES: Mapping[str, Mapping[str, str]] = {
     "en": {
         "chat_title": "Chat",
         "chat_lead": "Use the button at the lower right to chat with us, or leave a message below.",
-        "chat_what": "This is the demo page of Sluice's web chat. What you write becomes a ticket, goes to the department "
-        "that owns it, and the answer comes back to the same window.",
+        "chat_what": "This is the demo page of Sluice's web chat. What you write becomes a ticket, goes to the "
+        "department that owns it, and the answer comes back to the same window.",
         "chat_how_title": "Put it on your site",
         "chat_how": "Add this line to a page, and the site's origin to the setting web.chat.origins.",
         "chat_steps_title": "What happens next",
@@ -216,7 +217,8 @@ PAGES: Mapping[str, Mapping[str, str]] = {
         "write": "Write to us",
         "write_hint": "To add something, reply where you wrote to us.",
         "missing_title": "Not found",
-        "missing": "No request belongs to this link. Check that it is complete, or ask us for a new one where you wrote.",
+        "missing": "No request belongs to this link. Check that it is complete, or ask us for a new one "
+        "where you wrote.",
         "shared": "Keep this link to yourself: whoever opens it can read what is here.",
     },
 }

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -29,11 +28,11 @@ from domain import (
     public_number,
 )
 from web import console_labels as labels
+from web import console_views
 from web.auth import BadToken, SignedOut, Visit, sign_in_path
+from web.paths import STATIC, TEMPLATES
 from web.words import N_, Words, negotiated, text_tag
 
-FOLDER = Path(__file__).parent
-STATIC = FOLDER / "static"
 SAID = "sluice_said"
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 HEADERS = {
@@ -45,9 +44,31 @@ HEADERS = {
 }
 
 
+#: sentences that the script needs
+_SCRIPT = {
+    "m": N_("%(n)sm"),
+    "h": N_("%(n)sh"),
+    "d": N_("%(n)sd"),
+    "now": N_("just now"),
+    "ago": N_("%(time)s ago"),
+    "over": N_("over %(time)s"),
+    "live": N_("live"),
+    "stale": N_("as of %(time)s, reconnecting"),
+    "new": N_("New tickets: %(n)s"),
+    "failed": N_("That did not work. What you wrote is still here. Try again."),
+    "offline": N_("No connection. What you wrote is kept here; sending waits for you."),
+    "out": N_("You are signed out. What you wrote is still here."),
+    "sign_in": N_("Sign in again"),
+    "changed": N_("This ticket was changed."),
+    "reload": N_("Load again"),
+    "kept": N_("Draft kept in this tab"),
+    "new_message": N_("A new message arrived."),
+}
+
+
 def static(name: str) -> str:
     """The address of a static file; changes with its content, so that browsers may keep it for a year."""
-    return f"/console/static/{name}?v={_digest(name)}"
+    return f"/static/{name}?v={_digest(name)}"
 
 
 @cache
@@ -59,7 +80,7 @@ def _digest(name: str) -> str:
 def environment(words: Words) -> Environment:
     """The templates of one language."""
     env = Environment(
-        loader=FileSystemLoader(FOLDER / "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -72,10 +93,12 @@ def environment(words: Words) -> Environment:
     env.globals |= {
         "words": words,
         "labels": labels,
+        "views": console_views,
         "static": static,
         "icon": _icon,
         "text_tag": text_tag,
         "public_number": public_number,
+        "script_words": {name: words.gettext(text) for name, text in _SCRIPT.items()},
     }
     env.filters["name_of"] = lambda name, table: labels.label(words, table, str(name))
     env.filters["n"] = words.number
@@ -152,7 +175,7 @@ FIELDS = {
 }
 
 
-def error_page(request: Request, error: SluiceError) -> Response:
+def error_page(request: Request, error: SluiceError, headers: Mapping[str, str] | None = None) -> Response:
     """An error in its reader's words: what happened, what is safe, what to do."""
     visit = getattr(request.state, "visit", None)
     words = visit.words if visit is not None else negotiated(request)
@@ -166,6 +189,7 @@ def error_page(request: Request, error: SluiceError) -> Response:
     wait = getattr(error, "retry_after", None)
     if wait is not None:
         response.headers["Retry-After"] = str(int(wait + 0.999))
+    response.headers.update(headers or {})
     return response
 
 

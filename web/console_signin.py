@@ -102,10 +102,9 @@ async def use_link(
         name = name.strip()
         try:
             check_name(name)
-            check_new_password(password)
+            hashed = await asyncio.to_thread(auth.hash_password, password)
         except InvalidInput as error:
             return page(request, "link.html", status=422, secret=secret, kind="found", name=name, wrong=error.field)
-        hashed = await asyncio.to_thread(auth.hash_password, password)
 
     def unit(connection: Connection) -> int:
         person_id = people.use_link(connection, secret, now)
@@ -130,11 +129,3 @@ def check_name(name: str) -> None:
     """Raises `InvalidInput`."""
     if not _NAME.fullmatch(name):
         raise InvalidInput("name", "1 to 64 letters, digits, dots or hyphens.")
-
-
-def check_new_password(password: str) -> None:
-    """Raises `InvalidInput`."""
-    if len(password) < auth.SHORTEST:
-        raise InvalidInput("password", f"{auth.SHORTEST} characters at least.")
-
-

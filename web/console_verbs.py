@@ -106,8 +106,9 @@ async def _again(
         every = await visit.web.database.read(lambda connection: tickets.messages(connection, ticket_id))
         newer = [each for each in every if each.direction == "in" and each.id > seen]
     return page(
-        request, "_refused.html", visit=visit, status=error.status, problem=visit.words.gettext(problem), newer=newer
-    )
+        request, "_refused.html", visit=visit, status=error.status, problem=visit.words.gettext(problem), newer=newer,
+        then=form.text("then"),
+    )  # fmt: skip
 
 
 # --- the small verbs --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""GET /t/{token}: what a customer may see of their ticket. Plain HTML, no script, nothing that names people or risks."""
+"""GET /t/{token}: what a customer may see of their ticket. Plain HTML, no script, no names, no risks."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ async def track(request: Request, token: str) -> Response:
     except NotFound:
         answer = page("track_missing.html", request, language_of(request))
         answer.status_code = 404
-        return answer
+        return _private(answer)
     language = language_of(request, answer_language(row.language))
     now = datetime.now(UTC)
     department = web.desk.department_name(row.department, language)
     state = TicketState(row.state)
     waiting = row.first_response_at is None and state in (TicketState.NEW, TicketState.OPEN)
-    return page(
+    answer = page(
         "track.html",
         request,
         language,
@@ -69,13 +69,20 @@ async def track(request: Request, token: str) -> Response:
         chat=web.settings.chat.enabled,
         other=next(each for each in LANGUAGES if each != language),
     )
+    return _private(answer)
+
+
+def _private(answer: Response) -> Response:
+    """The address is the secret: no link that is followed from here may tell it."""
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
 
 
 def is_public(row: AnyRow) -> bool:
     """What the customer wrote or was sent: no note, no machine's mail, nothing that never left."""
     if row.direction == "in":
-        return row.automatic is None
-    return row.direction == "out" and row.out_state != OutState.FAILED
+        return bool(row.automatic is None)
+    return bool(row.direction == "out" and row.out_state != OutState.FAILED)
 
 
 def _line(row: AnyRow, files: list[AnyRow], language: str, now: datetime) -> dict[str, Any]:

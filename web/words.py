@@ -9,7 +9,6 @@ import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from babel import Locale, numbers
@@ -19,9 +18,10 @@ from babel.messages.pofile import read_po
 from babel.support import Translations
 from fastapi import Request
 
+from web.paths import LOCALE
+
 LANGUAGES = ("zh", "en")
 COOKIE = "sluice_language"
-_FOLDER = Path(__file__).parent / "locale"
 _TAGS = {"zh": "zh-Hans", "en": "en", "zh-Hant": "zh-Hant"}
 
 
@@ -99,7 +99,7 @@ def words(language: str) -> Words:
     """The words of a language, read once."""
     if language not in LANGUAGES:
         language = LANGUAGES[0]
-    with (_FOLDER / f"{language}.po").open("rb") as file:
+    with (LOCALE / f"{language}.po").open("rb") as file:
         catalog = read_po(file, locale=language)
     compiled = io.BytesIO()
     write_mo(compiled, catalog)

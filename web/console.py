@@ -1,0 +1,20 @@
+"""The console: all its pages under one router."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from web import (
+    console_queue,
+    console_signin,
+    console_ticket,
+    console_verbs,
+)
+
+from web.console_page import error_page
+
+__all__ = ["error_page", "routes"]
+
+routes = APIRouter(include_in_schema=False)
+for part in (console_signin, console_queue, console_ticket, console_verbs):
+    routes.include_router(part.routes)
