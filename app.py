@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,6 +228,16 @@ def work_queue(settings: Settings, database: Database) -> WorkQueue:
     if settings.queue.url:
         return RedisQueue(settings.queue.url, deadline=deadline)
     return EmbeddedQueue(database, deadline=deadline)
+
+
+def settle_memory() -> None:
+    """Tell the garbage collector that what was built so far stays, and to look less often at short-lived rows.
+
+    Measured: a tenth of the CPU of ingestion went into full collections that freed nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def ready_schema(settings: Settings, database: Database) -> None:

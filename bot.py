@@ -195,6 +195,7 @@ def ingest(paths: tuple[Path, ...]) -> None:
     with world(settings):
         pass
     built = app.build(settings, roles=("worker",))
+    app.settle_memory()
     domains = settings.mail.domains
 
     def items() -> Iterator[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import structlog
 import uvicorn
 
-from app import App
+from app import App, settle_memory
 from domain import SettingsError
 from settings import Settings
 from web.app import create_app
@@ -63,6 +63,7 @@ class _Server(uvicorn.Server):
 
 async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = None) -> None:
     """Run the roles until SIGTERM or SIGINT. `started` hears the URL once the server accepts connections."""
+    settle_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from domain import Sentiment, Taxonomy
+from nlu import Tagger
 from nlu.data import Example, read_folder
 from nlu.embedded import EmbeddedTagger
 from nlu.evaluate import Report
@@ -54,6 +55,6 @@ def labelled(label: Mapping[str, Any]) -> Example:
     )
 
 
-def evaluate(tagger: EmbeddedTagger, data: Path, taxonomy: Taxonomy) -> Report:
+def evaluate(tagger: Tagger, data: Path, taxonomy: Taxonomy) -> Report:
     """Measure a model on a folder of examples. Raises `DataError`."""
     return measure(tagger, read_folder(data), taxonomy)

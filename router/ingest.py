@@ -35,7 +35,7 @@ class Summary:
 
 
 async def ingest(
-    flow: Flow, database: Database, items: Iterable[Incoming], *, progress: Callable[[int], None] = lambda _n: None
+    flow: Flow, database: Database, items: Iterable[Incoming], *, progress: Callable[[int], object] = lambda _n: None
 ) -> Summary:
     """Store and process all of `items`; returns when every accepted message has ended.
 

@@ -13,7 +13,7 @@ from domain import TRIAGE, InState, Message, NotFound
 from storage import messages, notes, tickets
 from storage.database import insert_new
 from storage.events import event
-from storage.tables import Idempotency, Person, Quarantine, table
+from storage.tables import Idempotency, Person, Quarantine, SignIn, table
 from storage.types import AnyRow
 
 ticket = tickets.ticket
@@ -21,6 +21,7 @@ message = tickets.message
 person = table(Person)
 quarantine = table(Quarantine)
 idempotency = table(Idempotency)
+sign_in = table(SignIn)
 
 _ACTIVE = ticket.c.state.in_([str(state) for state in tickets.ACTIVE])
 #: what waits for a supervisor's eye at the triage desk
@@ -155,3 +156,18 @@ def first_use(connection: Connection, caller: str, key: str, ticket_id: int) -> 
     values = {"caller": caller, "key": key, "request": f"say {ticket_id}", "answer": {}, "at": datetime.now(UTC)}
     made = connection.execute(insert_new(connection, idempotency).values(**values))
     return made.rowcount == 1
+
+
+def close_sessions(connection: Connection, person_id: int) -> None:
+    """Sign a person out everywhere."""
+    connection.execute(sa.delete(sign_in).where(sign_in.c.person_id == person_id, sign_in.c.kind == "session"))
+
+
+def owned(connection: Connection, person_ids: Collection[int]) -> dict[int, int]:
+    """Active tickets by owner."""
+    query = (
+        sa.select(ticket.c.owner_id, sa.func.count())
+        .where(_ACTIVE, ticket.c.owner_id.in_(sorted(person_ids)))
+        .group_by(ticket.c.owner_id)
+    )
+    return {owner: n for owner, n in connection.execute(query)}

@@ -45,10 +45,14 @@ def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: 
     new = sorted(place for place in names if place not in known)
     if not new:
         return known
-    ids = connection.scalars(
-        sa.insert(customer).returning(customer.c.id, sort_by_parameter_order=True),
+    # Which id is whose does not matter between customers of one name and language.
+    free: dict[tuple[str, str], list[int]] = {}
+    for row in connection.execute(
+        sa.insert(customer).returning(customer.c.id, customer.c.name, customer.c.language),
         [{"name": names[place][0], "language": names[place][1], "created_at": now} for place in new],
-    ).all()
+    ):
+        free.setdefault((row.name, row.language), []).append(row.id)
+    ids = [free[names[place]].pop() for place in new]
     rows = [
         {"customer_id": customer_id, "channel": place[0], "address": place[1], "created_at": now}
         for place, customer_id in zip(new, ids, strict=True)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import orjson
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import Connection, Engine
@@ -77,6 +78,8 @@ class Database:
                 pool_pre_ping=True,
                 pool_timeout=10,
                 connect_args={"connect_timeout": 5, "options": "-c statement_timeout=60000"},
+                json_serializer=_to_json,
+                json_deserializer=orjson.loads,
             )
         if self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +89,8 @@ class Database:
             pool_size=size,
             max_overflow=4,
             connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT, "isolation_level": None},
+            json_serializer=_to_json,
+            json_deserializer=orjson.loads,
         )
 
         @sa.event.listens_for(engine, "connect")
@@ -257,6 +262,10 @@ class Database:
                     break
         down = translated(failure)
         return [down if job.items is None else [down] * len(job.items) for job in jobs]
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _in_savepoint(connection: Connection, call: Callable[[Connection], Any]) -> Any:

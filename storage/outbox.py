@@ -20,7 +20,7 @@ ticket = table(Ticket)
 customer = table(Customer)
 person = table(Person)
 
-_MESSAGES = sa.insert(message).returning(message.c.id, sort_by_parameter_order=True)
+_MESSAGES = sa.insert(message).returning(message.c.external_id, message.c.id)
 
 
 def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[int]:
@@ -31,35 +31,35 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: dateti
     """
     if not rows:
         return []
-    ids = list(
-        connection.scalars(
-            _MESSAGES,
-            [
-                {
-                    "direction": "out",
-                    "channel": row["channel"],
-                    "account": row["account"],
-                    "external_id": row["key"],
-                    "state": "",
-                    "address": row["address"],
-                    "name": row["name"],
-                    "subject": row["subject"],
-                    "text": row["text"],
-                    "key": row["key"],
-                    "thread": row["thread"],
-                    "extra": row["extra"],
-                    "answerable": False,
-                    "ticket_id": row["ticket_id"],
-                    "customer_id": row["customer_id"],
-                    "author_id": row["author_id"],
-                    "received_at": now,
-                    "stored_at": now,
-                    "tries": 0,
-                }
-                for row in rows
-            ],
-        )
+    made = connection.execute(
+        _MESSAGES,
+        [
+            {
+                "direction": "out",
+                "channel": row["channel"],
+                "account": row["account"],
+                "external_id": row["key"],
+                "state": "",
+                "address": row["address"],
+                "name": row["name"],
+                "subject": row["subject"],
+                "text": row["text"],
+                "key": row["key"],
+                "thread": row["thread"],
+                "extra": row["extra"],
+                "answerable": False,
+                "ticket_id": row["ticket_id"],
+                "customer_id": row["customer_id"],
+                "author_id": row["author_id"],
+                "received_at": now,
+                "stored_at": now,
+                "tries": 0,
+            }
+            for row in rows
+        ],
     )
+    by_key = {each.external_id: each.id for each in made}
+    ids = [by_key[row["key"]] for row in rows]
     connection.execute(
         sa.insert(outbox),
         [

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 _MOST = 4000  # characters of one message that are searchable; a longer one is mostly quotes and signatures
+_JOINED: Callable[[str, str], str] = str.__add__
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_RUNS = re.compile(f"[{_HAN}]+|[^\\W_{_HAN}]+")
+#: full-width letters and digits, ligatures and compatibility ideographs: what NFKC changes of a term
+_COMPATIBLE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uf900-\ufaff\ufb00-\ufb06\u2460-\u24ff]")
+_WORDS = re.compile(f"[^\\W_{_HAN}]+")
+_HAN_RUNS = re.compile(f"[{_HAN}]+")
+_RUNS = re.compile(f"{_HAN_RUNS.pattern}|{_WORDS.pattern}")
 
 #: Run by the first migration, after the tables.
 SQLITE_INDEX = (
@@ -42,16 +46,16 @@ def terms(text: str) -> str:
     """The searchable terms of a text, separated by spaces.
 
     >>> terms("理赔款 Claim-42")
-    '理赔 赔款 claim 42'
+    'claim 42 理赔 赔款'
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text[:_MOST])
-    found: list[str] = []
-    for run in _RUNS.findall(text[:_MOST].lower()):
-        if run.isascii() or not _is_han(run[0]) or len(run) == 1:
-            found.append(run)
-        else:
-            found.extend(map("".join, pairwise(run)))
+    text = text[:_MOST]
+    # Most Chinese text needs NFKC for its punctuation alone, which no term contains.
+    if not text.isascii() and _COMPATIBLE.search(text):
+        text = unicodedata.normalize("NFKC", text)
+    text = text.lower()
+    found: list[str] = _WORDS.findall(text)
+    for run in _HAN_RUNS.findall(text):
+        found.extend(map(_JOINED, run, run[1:]) if len(run) > 1 else run)
     return " ".join(found)
 
 

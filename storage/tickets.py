@@ -83,12 +83,16 @@ def lock_one(connection: Connection, ticket_id: int) -> AnyRow:
     return found
 
 
-_INSERT = sa.insert(ticket).returning(ticket.c.id, sort_by_parameter_order=True)
+# Ids asked for in the rows' order would be fetched row by row on SQLite; a unique column tells which is whose as well.
+_INSERT = sa.insert(ticket).returning(ticket.c.token, ticket.c.id)
 
 
 def insert(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Make tickets; their ids in order."""
-    return list(connection.scalars(_INSERT, list(rows))) if rows else []
+    if not rows:
+        return []
+    ids = {row.token: row.id for row in connection.execute(_INSERT, list(rows))}
+    return [ids[row["token"]] for row in rows]
 
 
 def update(connection: Connection, ticket_id: int, version: int, **values: Any) -> None:

@@ -62,7 +62,7 @@ class FakeTagger:
     """Claims where the text speaks of a claim; out of scope otherwise."""
 
     version = "fake"
-    certificates: Mapping[str, Certificate] = {}  # noqa: RUF012
+    certificates: Mapping[str, Certificate] = {}
 
     def tag(self, texts: Sequence[Text]) -> list[Tags]:
         return [self._tags(each.text) for each in texts]
@@ -181,9 +181,13 @@ class ChatWorld:
             await self.chat.hub.drain()
             await serving
         stop.set()
+        for loop in loops:
+            loop.cancel()
+        ends = await asyncio.gather(*loops, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):  # a loop that died before it was told to
+                raise end
         await queue.close()
-        self.delivery.nudge()
-        await asyncio.gather(*loops)
 
     def _loops(self, flow: Flow, stop: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
         return [flow.work(stop), self.delivery.run(stop)] if self._workers else []

@@ -138,7 +138,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(10)
+                self.process.wait(3)
         self.kill()
 
     def kill(self) -> None:

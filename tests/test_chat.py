@@ -14,14 +14,16 @@ import httpx
 import jwt
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Connection
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as ws_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from channels.webchat import WebChatSender, parse
-from domain import Attachment, ChannelError, InvalidInput, NotFound, Reply, Role, TicketState, Unavailable
+from domain import Attachment, ChannelError, InvalidInput, NotFound, Reply, Role, Unavailable
 from router.tickets import Actor
-from storage import chat, messages, tickets
+from storage import chat, erase, messages
+from storage.database import Database
 from storage.tables import ChatSession, Outbox, Ticket, table
 from storage.tables import Message as MessageTable
 from tests.chat_world import AGENT, ChatWorld
@@ -99,7 +101,7 @@ async def visit(
         yield client
 
 
-@pytest.fixture()
+@pytest.fixture
 def world(tmp_path: Path) -> Iterator[ChatWorld]:
     with ChatWorld(tmp_path) as made:
         yield made
@@ -111,7 +113,11 @@ def stored(world: ChatWorld, direction: str = "in") -> list[Any]:
 
 
 async def posted(world: ChatWorld, path: str, token: str = "", **more: Any) -> httpx.Response:
-    headers = {"Origin": world.url, **({"Authorization": f"Bearer {token}"} if token else {}), **more.pop("headers", {})}
+    headers = {
+        "Origin": world.url,
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+        **more.pop("headers", {}),
+    }
     async with httpx.AsyncClient(base_url=world.url) as client:
         return await client.post(path, headers=headers, **more)
 
@@ -462,8 +468,6 @@ async def test_erased_conversation_begins_anew(world: ChatWorld) -> None:
         await client.send(type="say", id="a1", text="理赔")
         await client.line(seq=2)
         token, session = client.welcome["token"], client.session
-    from storage import erase
-
     row = world.read(lambda connection: connection.execute(sa.select(ticket)).one())
     world.write(lambda connection: erase.customer(connection, row.customer_id, datetime.now(UTC), "person:admin"))
     assert world.read(lambda connection: chat.get(connection, session)) is None
@@ -552,9 +556,20 @@ async def test_contact_goes_to_the_same_ticket(world: ChatWorld) -> None:
         await client.line(text="我的联系方式：+86 138 0013 8000")
         row = world.read(lambda connection: chat.get(connection, client.session))
         assert row.contact == "+86 138 0013 8000"
-        await client.until(lambda frame: frame["type"] == "state" and frame["number"])
         await client.line(**{"from": "bot"})
+        await client.line(seq=4)
+    assert world.run(_processed(world, 3))
     assert world.read(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(ticket))) == 1
+
+
+async def _processed(world: ChatWorld, count: int) -> bool:
+    """All is stored, and `count` messages are led to their ends."""
+    while await world.web.queue.depth():
+        await asyncio.sleep(0.01)
+    rows = await world.database.read(
+        lambda connection: connection.execute(sa.select(message.c.ticket_id).where(message.c.direction == "in")).all()
+    )
+    return len(rows) == count and all(row.ticket_id is not None for row in rows)
 
 
 # --- the form without script ------------------------------------------------------------------------------------------
@@ -687,9 +702,43 @@ async def test_sender_says_what_went_wrong_and_rings_nobody() -> None:
     assert rung == []
 
 
-async def test_answer_after_a_closed_ticket_is_impossible(world: ChatWorld) -> None:
-    async with visit(world) as client:
-        await client.send(type="say", id="a1", text="理赔")
-        await client.line(seq=2)
-    row = world.read(lambda connection: tickets.get(connection, 1))
-    assert row.state == TicketState.NEW
+# --- numbering, on both databases -------------------------------------------------------------------------------------
+
+
+async def test_numbers_follow_one_another_under_contention(database: Database, database_url: str) -> None:
+    """Two processes number the lines of one session, some of them twice: no gap, no line with two numbers."""
+    other = Database(database_url)
+    try:
+        await database.write(
+            lambda connection: chat.open_session(connection, "s" * 22, site="x", language="zh", now=NOW)
+        )
+        lines = [parse("s" * 22, f"n{number}", "text", NOW, longest=10) for number in range(20)]
+        ids = [each.message_id for each in await database.write_batch(messages.store, lines)]
+        logs = [chat.Log(database), chat.Log(other)]
+        seqs = await asyncio.gather(*(log.number("s" * 22, each) for each in ids for log in logs))
+        assert seqs[0::2] == seqs[1::2]
+        assert sorted(seqs[0::2]) == list(range(1, 21))
+        rows = await database.read(lambda connection: chat.lines(connection, "s" * 22, 15))
+        assert [row.seq for row in rows] == [16, 17, 18, 19, 20]
+        assert await database.read(lambda connection: chat.last_seqs(connection, ["s" * 22, "none"])) == {"s" * 22: 20}
+        with pytest.raises(NotFound):
+            await logs[0].number("none", ids[0])
+    finally:
+        other.close()
+
+
+async def test_overview_is_of_the_newest_ticket(database: Database) -> None:
+    def unit(connection: Connection) -> None:
+        chat.open_session(connection, "a", site="x", language="zh", now=NOW)
+        chat.open_session(connection, "a", site="other", language="en", now=NOW)
+
+    await database.write(unit)
+    row = await database.read(lambda connection: chat.get(connection, "a"))
+    assert (row.site, row.language) == ("x", "zh")
+    overview = (await database.read(lambda connection: chat.overviews(connection, ["a", "b"])))["a"]
+    assert (overview.last_seq, overview.ticket_id, overview.ended_at) == (0, None, None)
+    assert await database.read(lambda connection: chat.newest_ticket(connection, "a")) is None
+    assert await database.write(lambda connection: chat.end(connection, "a", NOW))
+    assert await database.write(lambda connection: chat.end(connection, "a", NOW + timedelta(days=1)))
+    assert not await database.write(lambda connection: chat.end(connection, "b", NOW))
+    assert (await database.read(lambda connection: chat.get(connection, "a"))).ended_at == NOW

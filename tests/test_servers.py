@@ -14,8 +14,8 @@ import psycopg
 import pytest
 import redis
 
-from tests.mail_servers import MailDrop
-from tests.servers import Dovecot, Postfix, PostgresServer, RedisServer, Server, listening
+from tests.server_base import ROOT
+from tests.servers import Dovecot, MailDrop, Postfix, PostgresServer, RedisServer, Server, free_port, listening
 
 
 def test_redis_is_empty(redis_url: str) -> None:
@@ -85,3 +85,22 @@ def signal_when_ended(handle: int) -> None:
 def test_mail_arrives(dovecot: Dovecot, postfix: Postfix | MailDrop) -> None:
     with smtplib.SMTP(postfix.host, postfix.port) as client:
         client.sendmail("a@customer.test", ["drop+tag@insurer.test"], b"Subject: x\r\n\r\nhello\r\n")
+    [mail] = dovecot.wait_for_mail("drop@insurer.test")
+    assert b"Delivered-To: drop+tag@insurer.test" in mail
+    assert b"hello" in mail
+
+
+@pytest.mark.skipif(not ROOT, reason="Postfix wants root")
+def test_postfix_stops(dovecot: Dovecot) -> None:
+    with Postfix(dovecot.mail_root) as server:
+        port, folder = server.port, server.dir
+        assert listening(port)
+    assert not listening(port)
+    assert not folder.exists()
+
+
+def test_the_stand_in_for_postfix_delivers_too(dovecot: Dovecot) -> None:
+    with MailDrop(dovecot.mail_root, free_port()) as server, smtplib.SMTP(server.host, server.port) as client:
+        client.sendmail("a@customer.test", ["standin+tag@insurer.test"], b"Subject: x\r\n\r\nhello\r\n")
+    [mail] = dovecot.wait_for_mail("standin@insurer.test")
+    assert b"Delivered-To: standin+tag@insurer.test" in mail

@@ -72,7 +72,9 @@ class Socket:
             if self._closing:
                 return
             try:
-                await asyncio.wait_for(self._websocket.send_json(frame), 10)
+                # Not `wait_for`: in 3.11 it may swallow a cancellation that comes as the send ends.
+                async with asyncio.timeout(10):
+                    await self._websocket.send_json(frame)
             except TimeoutError:
                 self._closing = True
                 await self._websocket.close(SLOW)
@@ -240,7 +242,8 @@ class Hub:
         looks = 0
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), self._poll)
+                async with asyncio.timeout(self._poll):
+                    await self._bell.wait()
             self._bell.clear()
             looks += 1
             try:

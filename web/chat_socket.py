@@ -63,6 +63,11 @@ async def connect(websocket: WebSocket) -> None:
             await websocket.close(refused.code, refused.reason)
     except (WebSocketDisconnect, RuntimeError):
         pass  # gone; what was not acknowledged comes again
+    except Exception as error:
+        # The type alone: its text may quote the visitor.
+        log.error("chat_failed", error=type(error).__name__)
+        with suppress(RuntimeError):
+            await websocket.close(1011)
 
 
 async def _converse(websocket: WebSocket, chat: Chat) -> None:
@@ -77,6 +82,8 @@ async def _converse(websocket: WebSocket, chat: Chat) -> None:
     chat.hub.add(socket)
     socket.wake.set()
     try:
+        if chat.hub.draining:  # it began while we greeted
+            raise _Refused(RESTART, "restart")
         while True:
             frame = await _frame(websocket, QUIET)
             await _handle(frame, socket, chat, address_of(websocket))
@@ -95,11 +102,15 @@ async def _beat(socket: Socket) -> None:
 
 async def _frame(websocket: WebSocket, wait: float) -> dict[str, Any]:
     try:
-        text = await asyncio.wait_for(websocket.receive_text(), wait)
+        async with asyncio.timeout(wait):
+            message = await websocket.receive()
     except TimeoutError as error:
         raise _Refused(SLOW, "quiet") from error
-    except KeyError as error:  # bytes
-        raise _Refused(BAD, "text frames only") from error
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1006))
+    text = message.get("text")
+    if text is None:
+        raise _Refused(BAD, "text frames only")
     if len(text) > _FRAME_MOST:
         raise _Refused(1009, "too long")
     try:
