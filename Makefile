@@ -40,5 +40,8 @@ bench: setup $(VENV)/.installed-dev
 	@scripts/servers.sh
 	$(PY) -m tests.bench
 
+rasa:
+	@scripts/rasa.sh
+
 clean:
 	rm -rf $(VENV) nlu/model

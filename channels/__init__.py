@@ -29,6 +29,8 @@ class Limits:
     rate: float | None = None
     #: seconds that one `send` may take before its result is unknown
     deadline: float = 30.0
+    #: messages that it can have on their way at a time; None = no limit of its own
+    together: int | None = None
 
 
 class Sender(Protocol):

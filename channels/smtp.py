@@ -191,7 +191,8 @@ class MailSender:
         if settings.smtp is None:
             raise SettingsError("mail has no smtp settings")
         self._settings, self._smtp = settings, settings.smtp
-        self.limits = Limits(deadline=settings.smtp.timeout * (1 + _SWALLOW) + 10)
+        # No more than there are connections: a mail that waits for one is not on its way yet.
+        self.limits = Limits(deadline=settings.smtp.timeout * (1 + _SWALLOW) + 10, together=settings.smtp.connections)
         self._lines: asyncio.LifoQueue[_Line] = asyncio.LifoQueue()
         for _ in range(settings.smtp.connections):
             self._lines.put_nowait(_Line(settings.smtp))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from domain import OUT_OF_SCOPE, TRIAGE, Language, Risk, Sentiment, Taxonomy
 from nlu import Text
-from nlu.calibration import isotonic, softmax, temperature, threshold_for_recall
+from nlu.calibration import isotonic, softmax, temperature, threshold_for_f
 from nlu.certificate import Certificate, certify
 from nlu.data import DataError, Example
 from nlu.embedded import EmbeddedTagger
@@ -44,7 +44,9 @@ class Settings:
     sentiment_c: float = 10.0
     risk_c: float = 10.0
     min_df: int = 1
-    risk_recall: float = 0.95
+    #: a missed risk weighs this many times a false one (F-beta, van Rijsbergen 1979), by flag: people in danger first
+    risk_beta: Mapping[str, float] = field(default_factory=lambda: {"self_harm": 3.0, "injury": 3.0})
+    risk_beta_else: float = 2.0
     #: share of rightly known messages that the gate may hold back
     gate_quantile: float = 0.05
     max_misroute: float = 0.05
@@ -89,8 +91,10 @@ def train(
         raise DataError("calibrate: there is no development data")
     classes = _classes(examples, taxonomy)
     texts = [normalise(example.text) for example in examples]
-    with tqdm(total=(settings.folds + 1) * classes.width, desc="train", unit="class", disable=None, leave=False) as bar:
-        scores = _out_of_fold(texts, examples, classes, settings, bar)
+    folds = settings.folds if settings.calibrate == "folds" else 0
+    with tqdm(total=(folds + 1) * classes.width, desc="train", unit="class", disable=None, leave=False) as bar:
+        if folds:
+            scores = _out_of_fold(texts, examples, classes, settings, bar)
         features = fit(texts, min_df=settings.min_df)
         weights, bias = _heads(_matrix(features, texts), classes, np.arange(len(texts)), settings, bar)
     sample = classes
@@ -257,8 +261,8 @@ def _calibrate(scores: Matrix, classes: _Classes, owners: dict[str, str], settin
         "knots": isotonic((probabilities * same[best]).sum(axis=1), departments[best] == departments[classes.intent]),
         "gate": float(np.quantile(intents[:, in_scope].max(axis=1)[known], settings.gate_quantile)),
         "risk_thresholds": tuple(
-            threshold_for_recall(risks[:, i], classes.risk[:, i], settings.risk_recall)
-            for i in range(len(classes.risks))
+            threshold_for_f(risks[:, i], classes.risk[:, i], settings.risk_beta.get(flag, settings.risk_beta_else))
+            for i, flag in enumerate(classes.risks)
         ),
     }
 

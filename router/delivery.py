@@ -83,7 +83,8 @@ class Delivery:
         deadline = min(settings.deadline.total_seconds(), sender.limits.deadline)
         # Rows of one claim are sent side by side, so the hold covers them all; a channel with a rate gets them singly.
         hold = timedelta(seconds=deadline) + _MARGIN
-        most = settings.together if sender.limits.rate is None else 1
+        # What is claimed beyond what the channel can carry would only wait, and be in doubt after a crash.
+        most = min(settings.together, sender.limits.together or settings.together) if sender.limits.rate is None else 1
         rows = await self._database.write(
             lambda connection: outbox.claim(connection, [channel], datetime.now(UTC), hold, most)
         )

@@ -37,6 +37,7 @@ class Flow:
         self._tagger = tagger
         self._desk = desk
         self._intake = Intake(desk)
+        self._flood = _Flood()
         #: called after each batch with its outcomes: live pages and tests listen here
         self.listeners: list[Callable[[Sequence[Outcome]], None]] = []
 
@@ -49,7 +50,11 @@ class Flow:
         """
         if not items:
             return []
-        stored = await self._database.write_batch(messages.store, items)
+        self._flood.waiting += 1
+        try:
+            stored = await self._database.write_batch(messages.store, items)
+        finally:
+            self._flood.waiting -= 1
         if ring:
             await self._queue.ring([each.message_id for each in stored if each.new])
         return stored
@@ -67,7 +72,7 @@ class Flow:
         prepared, failed = await asyncio.to_thread(self._prepare, rows)
         outcomes: list[Outcome] = []
         if prepared:
-            results = await asyncio.wrap_future(self._database.submit_batch(self._intake.apply, prepared))
+            results = await self._database.write_each(self._intake.apply, prepared)
             for each, result in zip(prepared, results, strict=True):
                 if isinstance(result, Unavailable):
                     raise result
@@ -134,6 +139,7 @@ class Flow:
                 continue
             if not rings:
                 continue
+            await self._flood.give_way(stop)
             if again := [ring.message_id for ring in rings if ring.again]:
                 await self._count_lost(again)
             while not stop.is_set():
@@ -147,14 +153,14 @@ class Flow:
 
     async def _count_lost(self, ids: Sequence[int]) -> None:
         """A worker had these and never finished: the third time they are suspected of killing it."""
-        for message_id in ids:
+        reason = "the worker that had it stopped, three times"
 
-            def unit(connection: Any, message_id: int = message_id) -> bool:
-                reason = "the worker that had it stopped, three times"
-                return messages.count_try(connection, message_id, "process", reason, _MOST_TRIES)
+        def unit(connection: Any) -> None:
+            for message_id in ids:
+                messages.count_try(connection, message_id, "process", reason, _MOST_TRIES, release=False)
 
-            with suppress(Unavailable):
-                await self._database.write(unit)
+        with suppress(Unavailable):
+            await self._database.write(unit)
 
     async def sweep(self, stop: asyncio.Event) -> None:
         """Ring again for what was stored and is not processed, e.g. after Redis lost its streams."""
@@ -181,6 +187,30 @@ class Flow:
             if not ids:
                 return
             await self.process(ids)
+
+
+class _Flood:
+    """Lets acceptance go first while many wait to be accepted by this process.
+
+    Processing takes half of a core's time slices, so that in a burst providers would wait and retry. What was stored can
+    wait instead; but for `_LONGEST` only, then both share until the burst is over.
+    """
+
+    _MANY = 12  # calls of `receive` at a time
+    _LONGEST = 10.0
+    _LOOK = 0.05
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self._given = 0.0
+
+    async def give_way(self, stop: asyncio.Event) -> None:
+        if self.waiting < self._MANY:
+            self._given = 0.0
+        while self.waiting >= self._MANY and self._given < self._LONGEST:
+            self._given += self._LOOK
+            if await pause(stop, self._LOOK):
+                return
 
 
 def _text(row: AnyRow) -> Text:

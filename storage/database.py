@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -37,6 +38,7 @@ R = TypeVar("R")
 _MOST_TOGETHER = 500  # writes in one transaction: bounds both the wait of the first and the work redone on failure
 _BUSY_TIMEOUT = 10.0  # seconds that a command waits for another process's transaction
 _RETRIED = {"40001", "40P01"}  # PostgreSQL: serialization failure, deadlock
+_AT_FAULT = "54"  # PostgreSQL's class of values and statements beyond its limits
 
 log = structlog.get_logger("storage")
 
@@ -46,7 +48,14 @@ class _Job:
     call: Callable[..., Any]
     #: items of a batch call, or None for a unit
     items: list[Any] | None
-    done: Future[Any] = field(default_factory=Future)
+    #: of a thread, or of the event loop that waits
+    done: Future[Any] | asyncio.Future[Any]
+
+    def withdrawn(self) -> bool:
+        """Its caller was cancelled. A thread's future cannot be cancelled any more once this was asked."""
+        if isinstance(self.done, asyncio.Future):
+            return self.done.cancelled()
+        return not self.done.set_running_or_notify_cancel()
 
 
 class Database:
@@ -161,29 +170,39 @@ class Database:
 
     def submit(self, unit: Callable[[Connection], T]) -> Future[T]:
         """Queue a unit; its future ends after the commit, or with what the unit raised."""
-        self._start()
-        job = _Job(unit, None)
-        self._jobs.put(job)
-        return cast("Future[T]", job.done)
+        done: Future[T] = Future()
+        self._put(_Job(unit, None, done))
+        return done
 
     def submit_batch(self, call: Callable[[Connection, Sequence[T]], list[R]], items: Sequence[T]) -> Future[list[Any]]:
         """Queue items of a batch; the future's list has one result or one exception for each item, in order."""
+        done: Future[list[Any]] = Future()
+        self._put(_Job(call, list(items), done))
+        return done
+
+    def _put(self, job: _Job) -> None:
         self._start()
-        job = _Job(call, list(items))
         self._jobs.put(job)
-        return job.done
 
     async def write(self, unit: Callable[[Connection], T]) -> T:
         """Run a unit; returns after the commit. What it raises is raised here, and nothing of it is kept."""
-        return await asyncio.wrap_future(self.submit(unit))
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(_Job(unit, None, done))
+        return await done
 
     async def write_batch(self, call: Callable[[Connection, Sequence[T]], list[R]], items: Sequence[T]) -> list[R]:
         """Write items together with all others that wait for the same call. Raises the first item's exception."""
-        results = await asyncio.wrap_future(self.submit_batch(call, items))
+        results = await self.write_each(call, items)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return results
+
+    async def write_each(self, call: Callable[[Connection, Sequence[T]], list[R]], items: Sequence[T]) -> list[Any]:
+        """The same, with each item's exception in its place instead of its result."""
+        done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._put(_Job(call, list(items), done))
+        return await done
 
     def _work(self) -> None:
         while True:
@@ -195,7 +214,9 @@ class Database:
                 if job is None:
                     last = True
                     break
-                jobs.append(job)
+                # What was withdrawn before it was begun is not begun.
+                if not job.withdrawn():
+                    jobs.append(job)
                 size += 1 if job.items is None else len(job.items)
                 if size >= _MOST_TOGETHER:
                     break
@@ -218,11 +239,7 @@ class Database:
             else:
                 down = translated(error)
                 results = [down if job.items is None else [down] * len(job.items) for job in jobs]
-        for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, BaseException):
-                job.done.set_exception(result)
-            else:
-                job.done.set_result(result)
+        _answer(zip(jobs, results, strict=True))
 
     def _together(self, jobs: list[_Job]) -> list[Any]:
         """All jobs in one transaction: batches of one call merged, units each in a savepoint."""
@@ -264,6 +281,40 @@ class Database:
         return [down if job.items is None else [down] * len(job.items) for job in jobs]
 
 
+def _wanted(job: _Job) -> bool:
+    """False where the caller went away before it was begun; later ones can no longer withdraw it."""
+    if isinstance(job.done, asyncio.Future):
+        return not job.done.cancelled()
+    return job.done.set_running_or_notify_cancel()
+
+
+def _answer(results: Iterable[tuple[_Job, Any]]) -> None:
+    """Wake whoever waits. Waiters of one event loop are woken by one call: each costs a system call otherwise."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for job, result in results:
+        if isinstance(job.done, asyncio.Future):
+            loops.setdefault(job.done.get_loop(), []).append((job.done, result))
+        else:
+            _end(job.done, result)
+    for loop, ended in loops.items():
+        # A loop that was closed meanwhile has nobody left who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(_end_all, ended)
+
+
+def _end_all(ended: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for done, result in ended:
+        if not done.done():  # whoever waited may have been cancelled
+            _end(done, result)
+
+
+def _end(done: Future[Any] | asyncio.Future[Any], result: Any) -> None:
+    if isinstance(result, BaseException):
+        done.set_exception(result)
+    else:
+        done.set_result(result)
+
+
 def _to_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
@@ -297,7 +348,13 @@ def _lasting(error: Exception) -> bool:
     """The server is away, locked, or its disk is full: to try item by item would only fail as often."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError | sa.exc.TimeoutError) and not _again(error)
+    if not isinstance(error, OperationalError | InterfaceError | sa.exc.TimeoutError) or _again(error):
+        return False
+    original = getattr(error, "orig", None)
+    # Both drivers also call it operational when a statement or a value is at fault.
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR
+    return not str(getattr(original, "sqlstate", None) or "").startswith(_AT_FAULT)
 
 
 def translated(error: Exception) -> Exception:

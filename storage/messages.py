@@ -128,7 +128,10 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
     keys = [(row["channel"], row["account"], row["external_id"]) for row in rows]
     # A mailbox whose UIDs were seen already may show a mail with headers that a server rewrote: the mark decides.
     marked = _by_mark(connection, items)
-    fresh = {key: row for key, row, item in zip(keys, rows, items, strict=True) if item.seen_at not in marked}
+    fresh: dict[Key, dict[str, Any]] = {}
+    for key, row, item in zip(keys, rows, items, strict=True):
+        if item.seen_at not in marked:
+            fresh.setdefault(key, row)
     made: dict[Key, int] = {}
     if fresh:
         returned = connection.execute(
@@ -242,7 +245,7 @@ def unseen_marks(connection: Connection, channel: str, place: str, marks: Sequen
 _WAITING = sa.select(
     message.c.id, message.c.channel, message.c.account, message.c.address, message.c.name, message.c.subject,
     message.c.text, message.c.clean, message.c.key, message.c.thread, message.c.extra, message.c.answerable,
-    message.c.automatic, message.c.received_at, message.c.stored_at, message.c.tries,
+    message.c.automatic, message.c.reason, message.c.received_at, message.c.stored_at, message.c.tries,
 ).where(message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == InState.RECEIVED.value).order_by(
     message.c.id
 )  # fmt: skip
@@ -283,14 +286,17 @@ def finish(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         connection.execute(_FINISH, list(rows))
 
 
-def count_try(connection: Connection, message_id: int, step: str, reason: str, most: int) -> bool:
-    """A step failed. True when it was the last try: the message is in quarantine now."""
-    tries = connection.scalar(
-        sa.update(message)
-        .where(message.c.id == message_id, message.c.state == InState.RECEIVED.value)
-        .values(tries=message.c.tries + 1, held_until=None)
-        .returning(message.c.tries)
-    )
+def count_try(
+    connection: Connection, message_id: int, step: str, reason: str, most: int, *, release: bool = True
+) -> bool:
+    """A step failed. True when it was the last try: the message is in quarantine now.
+
+    `release`: give the worker's claim back; False where this worker goes on with it.
+    """
+    query = sa.update(message).where(message.c.id == message_id, message.c.state == InState.RECEIVED.value)
+    if release:
+        query = query.values(held_until=None)
+    tries = connection.scalar(query.values(tries=message.c.tries + 1).returning(message.c.tries))
     if tries is None or tries < most:
         return False
     hold(connection, message_id, step, reason)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from domain import Conflict, InState, NotFound
+from storage import search
 from storage.messages import message, quarantine
 from storage.types import AnyRow
 
@@ -51,6 +52,7 @@ def revive(connection: Connection, message_id: int, was: str) -> None:
     )  # fmt: skip
     if changed.rowcount != 1:
         raise Conflict("Somebody was faster, or it is no longer there.")
+    search.remove(connection, [message_id])  # it was found on the ticket that it concerned
 
 
 def leave_quarantine(connection: Connection, quarantine_id: int, outcome: str) -> int:

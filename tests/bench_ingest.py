@@ -84,7 +84,9 @@ def part_a() -> Iterator[Row]:
     count = len(mails)
     seconds = statistics.median(each["seconds"] for each in inside)
     cpu = statistics.median(each["cpu"] for each in inside)
-    yield Row("a", f"{count} mails of {size:.1f} kB to tickets, first to last", f"{count / seconds:,.0f} msg/s", "1,000")
+    yield Row(
+        "a", f"{count} mails of {size:.1f} kB to tickets, first to last", f"{count / seconds:,.0f} msg/s", "1,000"
+    )
     yield Row("a", "CPU a message", f"{cpu / count * 1000:.2f} ms")
     yield Row("a", "the whole command, start included", f"{count / statistics.median(whole):,.0f} msg/s")
     yield Row("a", "runs", ", ".join(f"{count / each['seconds']:,.0f}" for each in inside))

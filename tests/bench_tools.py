@@ -93,10 +93,12 @@ class World:
 
     folder: Path
     changes: dict[str, str] = field(default_factory=dict)
+    #: the SQLite database, where it is not the state_dir's own
+    file: Path | None = None
 
     @property
     def database(self) -> Path:
-        return self.folder / "sluice.db"
+        return self.file or self.folder / "sluice.db"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -188,8 +190,17 @@ def running(world: World, *arguments: str) -> Iterator[Running]:
         _first_accepted(world, process, port, token)
         yield Running(process, port, token, time.perf_counter() - began)
     finally:
-        process.terminate()
-        process.wait(60)
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _first_accepted(world: World, process: subprocess.Popen[bytes], port: int, token: str) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,8 @@ def test_batches_of_one_call_are_written_by_one_statement(database: Database) ->
 def test_a_batch_with_a_bad_item_is_redone_item_by_item(database: Database) -> None:
     held = Held(database)
     futures: list[Future[Any]] = [
-        database.submit_batch(add_all, ["a", "bad", "b"]), database.submit(add("u")), database.submit_batch(add_all, []),
-        database.submit_batch(add_all, ["c", "a"]),
+        database.submit_batch(add_all, ["a", "bad", "b"]), database.submit(add("u")),
+        database.submit_batch(add_all, []), database.submit_batch(add_all, ["c", "a"]),
     ]  # fmt: skip
     held.let_go()
     mixed, unit, empty, clash = results(futures)
@@ -189,7 +190,7 @@ def test_closing_finishes_what_waits(database_url: str) -> None:
 def test_two_writers_add_to_one_counter(database: Database, database_url: str) -> None:
     """Each in its own connection: neither loses what the other counted."""
     other = Database(database_url)
-    now = database_module.__dict__ and __import__("datetime").datetime.now(__import__("datetime").UTC)
+    now = datetime.now(UTC)
     try:
         futures = [
             each.submit(lambda connection: tallies.add(connection, {"x": 1}, now))
@@ -201,3 +202,152 @@ def test_two_writers_add_to_one_counter(database: Database, database_url: str) -
         other.close()
     with database.reading() as connection:
         assert tallies.read(connection, ["x"], now) == {"x": 50}
+
+
+# --- away and back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that a test may kill."""
+    with PostgresServer(durable=True) as server:
+        yield server
+
+
+async def test_a_dead_postgresql_is_unavailable_and_comes_back_by_itself(own_server: PostgresServer) -> None:
+    database = Database(own_server.url)
+    try:
+        schema.migrate(database)
+        await database.write(add("before"))
+        own_server.kill()
+        with pytest.raises(Unavailable):
+            await database.write(add("during"))
+        with pytest.raises(Unavailable):
+            await database.write_batch(add_all, ["x", "y"])
+        with pytest.raises(Unavailable):
+            await database.read(names)
+        own_server.start()
+        assert await database.read(names) == ["before"]
+        assert await database.write(add("after")) == "after"
+        assert await database.read(names) == ["after", "before"]
+    finally:
+        database.close()
+
+
+async def test_a_postgresql_that_dies_in_the_middle_of_a_commit_group_keeps_nothing_of_it(
+    own_server: PostgresServer,
+) -> None:
+    database = Database(own_server.url)
+    try:
+        schema.migrate(database)
+
+        def dies(connection: Connection) -> None:
+            add("dies")(connection)
+            own_server.kill()
+
+        held = Held(database)
+        futures: list[Future[Any]] = [
+            database.submit(add("first")), database.submit(dies), database.submit_batch(add_all, ["last"]),
+        ]  # fmt: skip
+        held.let_go()
+        first, second, [last] = futures[0].exception(30), futures[1].exception(30), futures[2].result(30)
+        assert {type(each) for each in (first, second, last)} == {Unavailable}
+        own_server.start()
+        assert await database.read(names) == []
+    finally:
+        database.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of another process are waited for only shortly."""
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT", 0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_locked_sqlite_is_unavailable_for_writers_and_open_for_readers(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
+    schema.migrate(database)
+    await database.write(add("before"))
+    other = sqlite3.connect(tmp_path / "sluice.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable):
+            await database.write(add("during"))
+        with pytest.raises(Unavailable):
+            await database.write_batch(add_all, ["x"])
+        assert await database.read(names) == ["before"]
+        other.execute("COMMIT")
+        assert await database.write(add("after")) == "after"
+    finally:
+        other.close()
+        database.close()
+
+
+async def test_a_fault_of_ours_is_not_called_unavailable(database: Database) -> None:
+    """Else the caller would try for ever what can never work."""
+    held = Held(database)
+    faulty = database.submit(lambda connection: connection.execute(sa.text("SELECT * FROM no_such_table")))
+    good = database.submit(add("good"))
+    held.let_go()
+    assert isinstance(faulty.exception(30), sa.exc.DBAPIError)
+    assert good.result(30) == "good"
+    with pytest.raises(sa.exc.DBAPIError):
+        await database.read(lambda connection: connection.execute(sa.text("SELECT * FROM no_such_table")))
+
+
+def test_a_url_of_something_else_is_refused() -> None:
+    with pytest.raises(SettingsError, match="mysql"):
+        Database("mysql://localhost/x")
+    with pytest.raises(SettingsError, match="not a database URL"):
+        Database("nonsense")
+
+
+# --- two processes ----------------------------------------------------------------------------------------------------
+
+_WRITE = """
+import sys
+import sqlalchemy as sa
+from storage.database import Database
+from storage.tables import Cursor, table
+
+name, url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+database = Database(url)
+print("ready", flush=True)
+sys.stdin.readline()
+for index in range(count):
+    unit = sa.insert(table(Cursor)).values(name=f"{name}{index}", value=index)
+    database.submit(lambda connection: connection.execute(unit) and None).result()
+database.close()
+"""
+
+
+def test_two_processes_write_to_one_file(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'sluice.db'}"
+    database = Database(url)
+    schema.migrate(database)
+    command = [sys.executable, "-W", "error", "-c", _WRITE]
+    writers = [
+        subprocess.Popen(
+            [*command, name, url, "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        )
+        for name in ("a", "b")
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
+    for writer in writers:
+        writer.communicate(b"go\n", timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    with database.reading() as connection:
+        assert len(names(connection)) == 120
+    database.close()
+
+
+def test_insert_new_leaves_what_is_there(database: Database) -> None:
+    def unit(connection: Connection) -> int | None:
+        connection.execute(insert_new(connection, cursor), [{"name": "x", "value": 1}])
+        connection.execute(insert_new(connection, cursor), [{"name": "x", "value": 2}, {"name": "y", "value": 2}])
+        return connection.scalar(sa.select(sa.func.sum(cursor.c.value)))
+
+    assert database.submit(unit).result(30) == 3

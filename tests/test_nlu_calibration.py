@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from nlu.calibration import expected_calibration_error, isotonic, softmax, temperature, threshold_for_recall
+from nlu.calibration import expected_calibration_error, isotonic, softmax, temperature, threshold_for_f
 from nlu.certificate import Certificate, certify, upper_bound
 
 
@@ -104,12 +104,16 @@ def test_isotonic_rises_and_calibrates() -> None:
     assert after < 0.03
 
 
-def test_threshold_for_recall_is_the_highest_that_reaches_it() -> None:
-    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.9, 0.8])
-    positive = np.array([True, True, True, True, False, False])
-    assert threshold_for_recall(scores, positive, 0.75) == 0.2
-    assert threshold_for_recall(scores, positive, 1.0) == 0.1
-    assert threshold_for_recall(scores, np.zeros(6, dtype=np.bool_), 0.95) == float("inf")
+def test_threshold_for_f_weighs_a_missed_risk_more_than_a_false_one() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.2, 0.1])
+    positive = np.array([True, False, False, True, False, False])
+    assert threshold_for_f(scores, positive, 0.1) == 0.9
+    assert threshold_for_f(scores, positive, 2.0) == 0.6
+    assert threshold_for_f(scores, np.zeros(6, dtype=np.bool_), 2.0) == float("inf")
+
+
+def test_threshold_for_f_never_cuts_between_equal_scores() -> None:
+    assert threshold_for_f(np.array([0.5, 0.5, 0.1]), np.array([True, False, False]), 2.0) == 0.5
 
 
 def test_calibration_error_of_a_liar_and_of_nobody() -> None:

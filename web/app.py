@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain import InvalidInput, SluiceError, TooMany, Unavailable
@@ -70,6 +71,7 @@ def create_app(web: Web) -> FastAPI:
         app.state.chat = Chat(web)
     app.state.tokens = api.Tokens()
     app.add_middleware(SafeHeaders)
+    app.router.routes.append(Route("/api/v1/messages", api.accept, methods=["POST"], include_in_schema=False))
     app.include_router(health.routes, include_in_schema=False)
     app.include_router(api.routes)
     app.include_router(docs.routes, include_in_schema=False)

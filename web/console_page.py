@@ -127,7 +127,7 @@ def page(
         visit=visit,
         place="",
         now=datetime.now(UTC),
-        said=words.gettext(said),
+        flash=words.gettext(said),
         **context,
     )  # fmt: skip
     response = HTMLResponse(body, status_code=status, headers=HEADERS)

@@ -62,9 +62,9 @@ def check_queue(visit: Visit, queue: str) -> None:
     """Raises `NotFound` or `Forbidden`."""
     if queue == "mine" or (queue == "all" and visit.leads):
         return
-    if queue not in visit.web.desk.taxonomy.departments:
+    if queue != "all" and queue not in visit.web.desk.taxonomy.departments:
         raise NotFound
-    if not visit.actor.may_see(queue):
+    if queue == "all" or not visit.actor.may_see(queue):
         raise Forbidden
 
 
@@ -163,8 +163,8 @@ async def show_queue(
         place_of=place,
         q=q,
         hint=too_short(q),
-        rows=rows,
-        more=more,
+        rows=[] if too_short(q) else rows,
+        more=more and not too_short(q),
         active="queue",
         current="",
         title=queue_name(visit, queue),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
@@ -23,9 +25,11 @@ def hashed(password: str) -> str:
 def fits(stored: str, password: str) -> bool:
     """Costs the same whether or not there is a password to compare with."""
     try:
-        return _hasher.verify(stored or _NOBODY, password) and bool(stored)
+        return _hasher.verify(stored or _nobody(), password) and bool(stored)
     except (VerificationError, InvalidHashError):
         return False
 
 
-_NOBODY = _hasher.hash("nobody has this password")
+@cache
+def _nobody() -> str:
+    return _hasher.hash("nobody has this password")

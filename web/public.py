@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from web.words import text_tag
 
 routes = APIRouter(include_in_schema=False)
 
-_LONGEST_TOKEN = 64
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STEPS = ("received", "working", "resolved", "closed")
 _REACHED = {
     TicketState.NEW: 0,
@@ -42,7 +43,7 @@ async def track(request: Request, token: str) -> Response:
         return row, public, list(messages.attachments(connection, [each.id for each in public]))
 
     try:
-        if len(token) > _LONGEST_TOKEN:
+        if not _TOKEN.fullmatch(token):
             raise NotFound
         row, public, files = await web.database.read(query)
     except NotFound:

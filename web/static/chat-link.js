@@ -1,4 +1,4 @@
-// The widget's line to the server: one WebSocket that comes back by itself, and a store that may be blocked.
+// The widget's parts: a WebSocket that comes back by itself, a store that may be blocked, lines drawn as text.
 
 const HEARD = 45000; // ms without a word of the server, after which the line counts as dead
 const PING = 20000;
@@ -7,7 +7,7 @@ const LONGEST_WAIT = 30000;
 const RESTART = 1012;
 
 // Storage that falls back to memory where the browser blocks it (private windows, third-party frames).
-export class Store {
+class Store {
   constructor(name) {
     this.memory = new Map();
     try {
@@ -31,7 +31,7 @@ export class Store {
   }
 }
 
-export class Link {
+class Link {
   // hello() gives the first frame; on(frame) gets every other; changed(state, code) hears open, waiting, stopped.
   constructor({ hello, on, changed }) {
     Object.assign(this, { hello, on, changed });
@@ -126,3 +126,51 @@ export class Link {
     this.ready = false;
   }
 }
+
+function element(name, className, text) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
+}
+
+// Addresses become links; everything else stays text.
+function textInto(node, text) {
+  let last = 0;
+  for (const found of text.matchAll(/https?:\/\/[^\s<>"'，。；！？、（）]+/g)) {
+    const address = found[0].replace(/[.,;:!?)\]]+$/, "");
+    node.append(text.slice(last, found.index));
+    const anchor = element("a", "", address);
+    anchor.href = address;
+    anchor.target = "_blank";
+    anchor.rel = "noopener noreferrer nofollow";
+    node.append(anchor);
+    last = found.index + address.length;
+  }
+  node.append(text.slice(last));
+}
+
+const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
+const length = (text) => [...text].length;
+
+// A line of the conversation.
+const clock = (lang, more = {}) => new Intl.DateTimeFormat(lang === "zh" ? "zh-CN" : "en", { ...more, hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+function bubble(line, words, lang) {
+  const item = element("li", `line from-${line.from}`);
+  const meta = element("p", "meta");
+  const at = new Date(line.at);
+  const time = element("time", "", clock(lang, at.toDateString() === new Date().toDateString() ? {} : { month: "short", day: "numeric" }).format(at));
+  time.dateTime = line.at;
+  const who = line.from === "visitor" ? words.you : line.from === "bot" ? words.bot : line.author || words.us;
+  meta.append(element("span", "", who), " ", time);
+  if (line.from === "visitor") meta.append(" ", element("span", "", words.sent));
+  const body = element("div", "bubble");
+  textInto(body, line.text);
+  item.append(meta, body);
+  item.dataset.seq = line.seq;
+  return item;
+}
+
+// Not `export`: an import inside of chat.js would have no version in its address.
+globalThis.sluiceParts = { Link, Store, element, textInto, bubble, newId, length };

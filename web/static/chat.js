@@ -1,6 +1,6 @@
 // The widget: what the visitor sees and does. All text of people is set as text, never as HTML.
 const data = document.body.dataset;
-const { Link, Store } = await import(data.link);
+const { Link, Store, element, textInto, bubble, newId, length } = globalThis.sluiceParts;
 const words = JSON.parse(data.words);
 const lang = data.lang;
 const embedded = window.parent !== window;
@@ -60,7 +60,7 @@ const frames = {
       if (line.seq <= seen) continue;
       seen = line.seq;
       settle(line.id);
-      $("log").append(bubble(line));
+      $("log").append(bubble(line, words, lang));
       if (line.from !== "visitor") news = true;
       if (line.from === "agent") { clearTimeout(awayTimer); closeContact(); }
     }
@@ -98,48 +98,6 @@ const frames = {
 
 // --- lines -------------------------------------------------------------------------------------------------------------
 
-function element(name, className, text) {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-// Addresses become links; everything else stays text.
-function textInto(node, text) {
-  let last = 0;
-  for (const found of text.matchAll(/https?:\/\/[^\s<>"'，。；！？、（）]+/g)) {
-    const address = found[0].replace(/[.,;:!?)\]]+$/, "");
-    node.append(text.slice(last, found.index));
-    const anchor = element("a", "", address);
-    anchor.href = address;
-    anchor.target = "_blank";
-    anchor.rel = "noopener noreferrer nofollow";
-    node.append(anchor);
-    last = found.index + address.length;
-  }
-  node.append(text.slice(last));
-}
-
-const clock = new Intl.DateTimeFormat(lang === "zh" ? "zh-CN" : "en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const dated = new Intl.DateTimeFormat(lang === "zh" ? "zh-CN" : "en", { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-
-function bubble(line) {
-  const item = element("li", `line from-${line.from}`);
-  const meta = element("p", "meta");
-  const at = new Date(line.at);
-  const time = element("time", "", (at.toDateString() === new Date().toDateString() ? clock : dated).format(at));
-  time.dateTime = line.at;
-  const who = line.from === "visitor" ? words.you : line.from === "bot" ? words.bot : line.author || words.us;
-  meta.append(element("span", "", who), " ", time);
-  if (line.from === "visitor") meta.append(" ", element("span", "", words.sent));
-  const body = element("div", "bubble");
-  textInto(body, line.text);
-  item.append(meta, body);
-  item.dataset.seq = line.seq;
-  return item;
-}
-
 const atEnd = () => { const talk = $("talk"); return talk.scrollHeight - talk.scrollTop - talk.clientHeight < 60; };
 function toEnd() { $("talk").scrollTop = $("talk").scrollHeight; $("below").hidden = true; }
 
@@ -150,9 +108,6 @@ function unread() {
 }
 
 // --- sending -----------------------------------------------------------------------------------------------------------
-
-const newId = () => [...crypto.getRandomValues(new Uint8Array(16))].map((n) => n.toString(16).padStart(2, "0")).join("");
-const length = (text) => [...text].length;
 
 function put(item) {
   item.node = element("li", "line from-visitor");
@@ -289,6 +244,7 @@ function status(word, calm = false) {
 function keep(token) {
   identity = { session: JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))).sub, token };
   kept.set(key("token"), JSON.stringify(identity));
+  if (!kept.place) tell({ type: "keep", kept: JSON.stringify(identity) });
 }
 
 function stored(text) { try { return JSON.parse(text) || {}; } catch { return {}; } }
@@ -357,8 +313,8 @@ function count() {
 
 function tell(message) { if (embedded && site) parent.postMessage({ sluice: 1, ...message }, site); }
 
-function open() {
-  identity = { session: "", token: "", ...stored(kept.get(key("token"))) };
+function open(handed = "") {
+  identity = { session: "", token: "", ...stored(kept.get(key("token")) || handed) };
   read = Number(kept.get(key("read"))) || 0;
   $("text").value = here.get(key("draft"));
   const left = stored(here.get(key("pending")));
@@ -372,7 +328,7 @@ addEventListener("message", (event) => {
   if (!embedded || event.source !== parent || !mayEmbed.includes(event.origin) || (site && event.origin !== site)) return;
   const message = event.data;
   if (!message || message.sluice !== 1) return;
-  if (message.type === "hello" && !site) { site = event.origin; shown = Boolean(message.shown); open(); }
+  if (message.type === "hello" && !site) { site = event.origin; shown = Boolean(message.shown); open(String(message.kept || "")); }
   if (message.type === "shown") shown = true;
   if (message.type === "hidden") shown = false;
   if (shown && !over && !matchMedia("(pointer: coarse)").matches) $("text").focus();

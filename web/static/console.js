@@ -351,6 +351,8 @@
     else done = key.length === 1 && press(key);
     if (done) event.preventDefault();
   });
+  const timeline = $(".ticket > .timeline");
+  if (timeline && timeline.scrollHeight > timeline.clientHeight) timeline.scrollTop = timeline.scrollHeight;
   // Where a ticket was opened, the eye starts at its head.
   if (ticket && !$("#composer-said").textContent.trim()) $("h1", ticket).focus({ preventScroll: true });
 })();

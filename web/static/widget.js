@@ -58,9 +58,12 @@
   const tell = (message) => frame && frame.contentWindow && frame.contentWindow.postMessage({ sluice: 1, ...message }, origin);
 
   // Whoever has a conversation hears of answers on the next page too; everybody else loads the button alone.
-  const flag = "sluice-chat";
-  const remembered = () => { try { return localStorage.getItem(flag) === "1"; } catch { return false; } };
-  const remember = (on) => { try { if (on) localStorage.setItem(flag, "1"); else localStorage.removeItem(flag); } catch { /* storage is blocked */ } };
+  // Where the browser gives a foreign frame no storage, its token rests here: it is bound to this very site.
+  const flag = "sluice-chat", kept = "sluice-chat-visitor";
+  const memory = {};
+  const recall = (name) => { try { return localStorage.getItem(name) || memory[name] || ""; } catch { return memory[name] || ""; } };
+  const remember = (name, value) => { memory[name] = value; try { localStorage.setItem(name, value); } catch { /* storage is blocked */ } };
+  const forget = (name) => { delete memory[name]; try { localStorage.removeItem(name); } catch { /* storage is blocked */ } };
 
   function load() {
     if (frame) return;
@@ -68,7 +71,7 @@
     frame.title = words.frame;
     frame.referrerPolicy = "origin";
     frame.hidden = !shown;
-    frame.addEventListener("load", () => tell({ type: "hello", shown }));
+    frame.addEventListener("load", () => tell({ type: "hello", shown, kept: recall(kept) }));
     frame.src = `${origin}/chat/frame?lang=${lang}`;
     root.append(frame);
   }
@@ -96,10 +99,11 @@
     if (!message || message.sluice !== 1) return;
     if (message.type === "close") show(false);
     else if (message.type === "unread") unread(Math.max(0, Number(message.n) || 0));
-    else if (message.type === "begun") remember(true);
-    else if (message.type === "forgotten") remember(false);
+    else if (message.type === "begun") remember(flag, "1");
+    else if (message.type === "keep" && typeof message.kept === "string") remember(kept, message.kept);
+    else if (message.type === "forgotten") { forget(flag); forget(kept); }
   });
-  const start = () => { document.body.append(host); if (remembered()) load(); };
+  const start = () => { document.body.append(host); if (recall(flag)) load(); };
   if (document.body) start();
   else addEventListener("DOMContentLoaded", start);
   window.sluiceChat = { open: () => show(true), close: () => show(false) };
