@@ -6,13 +6,13 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from channels import Health, Sender
+from channels import Sender
 from channels.api import ApiSender
 from channels.webchat import WebChatSender
 from domain import SettingsError, Tags
@@ -148,7 +148,6 @@ class App:
     streams: DepartmentStreams | None
     chat_bell: ChatBell
     roles: Collection[str] = ROLES
-    healths: list[Health] = field(default_factory=list)
 
     async def close(self) -> None:
         await self.delivery.close()

@@ -111,20 +111,17 @@ def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str]
 
     async def started(url: str) -> None:
         click.echo(f"Sluice is at {url}")
+        base = settings.web.public_url.rstrip("/") or url
         for line in greeting:
-            click.echo(line.format(url=url))
+            click.echo(line.format(url=base))
         if link := await built.database.write(first_link):
-            click.echo(f"Nobody can sign in yet. Make the first account within a day: {url}/console/link/{link}")
+            click.echo(f"Nobody can sign in yet. Make the first account within a day: {base}/console/link/{link}")
         sys.stdout.flush()
 
     async def go() -> None:
         await serving.run(built, started=started)
 
-    try:
-        uvloop.run(go())
-    except OSError as error:
-        where = f"{settings.web.host}:{settings.web.port}"
-        raise SluiceError(f"The web server could not start on {where}: {error.strerror}") from error
+    uvloop.run(go())
 
 
 def first_link(connection: Any) -> str | None:

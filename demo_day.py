@@ -87,8 +87,7 @@ async def _fill(built: app.App) -> None:
             state = TicketState(line["then"]) if line.get("then") else None
             chen = await built.database.read(partial(people.named, name="chen"))
             actor = Actor("person:chen", Role.AGENT, chen.id)
-            verb = built.verbs.reply(answer, then=state)
-            await built.database.write(partial(verb, ticket_id=ticket_id, actor=actor))
+            await built.database.write(partial(_answer, built, answer, state, ticket_id, actor))
         if ticket_id:
             age = timedelta(minutes=line.get("minutes_ago", rng.randint(2, 300)))
             await built.database.write(partial(_age, ticket_id=ticket_id, age=age))
@@ -109,9 +108,7 @@ async def _incoming(built: app.App, line: dict[str, str], now: datetime) -> Inco
         return mail_parse.parse(mail.as_bytes(), received_at=now)
     if line["channel"] == "chat":
         session = secrets.token_urlsafe(16)
-        await built.database.write(
-            partial(chat.open_session, session_id=session, site="demo", language="zh", now=now)
-        )
+        await built.database.write(partial(chat.open_session, session_id=session, site="demo", language="zh", now=now))
         return webchat.parse(session, secrets.token_hex(8), line["text"], now, longest=4000)
     record = {
         "external_id": secrets.token_hex(8),
@@ -120,6 +117,12 @@ async def _incoming(built: app.App, line: dict[str, str], now: datetime) -> Inco
         "text": line["text"],
     }
     return api.parse(record, "demo", json.dumps(record).encode(), now)
+
+
+def _answer(
+    built: app.App, text: str, state: TicketState | None, ticket_id: int, actor: Actor, connection: Connection
+) -> None:
+    built.verbs.reply(text, then=state)(connection, ticket_id, actor)
 
 
 def _ticket_of(connection: Connection, message_id: int) -> int | None:
@@ -139,5 +142,3 @@ def _age(connection: Connection, ticket_id: int, age: timedelta) -> None:
             .where(message.c.id == each.id)
             .values(stored_at=each.stored_at - age, received_at=each.received_at - age)
         )
-
-

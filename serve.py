@@ -7,18 +7,26 @@ import contextlib
 import os
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import socket
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 import uvicorn
 
 from app import App, settle_memory
-from domain import SettingsError
+from channels import Health
+from domain import SettingsError, SluiceError, Unavailable
+from router.flow import pause
 from settings import Settings
+from storage import health
 from web.app import create_app
 from web.context import Web
 
 log = structlog.get_logger("app")
+
+_TELL_EVERY = 10.0
 
 
 def web_of(app: App) -> Web:
@@ -32,7 +40,6 @@ def web_of(app: App) -> Web:
         desk=app.desk,
         verbs=app.verbs,
         secret=signing_secret(settings),
-        healths=lambda: [*app.healths],
         outgoing=lambda: app.delivery.channels,
         nudge=app.delivery.nudge,
     )
@@ -82,15 +89,15 @@ async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = No
             loops.append(("publish", lambda: publisher.run(stop)))
     if "listen" in app.roles and app.mail is not None:
         mail = app.mail
-        app.healths.append(mail.health)
         loops.append(("mail", lambda: mail.run(app.flow.receive)))
+        loops.append(("health", lambda: _tell_health(app, mail.mailboxes, stop)))
     # An acknowledgement that was just queued need not wait for delivery's next look.
     app.flow.listeners.append(lambda _outcomes: app.delivery.nudge())
     tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
     server = _serve(app) if "web" in app.roles else None
     try:
         if server is not None:
-            serving = asyncio.create_task(server.serve(), name="web")
+            serving = asyncio.create_task(server.serve(sockets=[_bound(app)]), name="web")
             await _until_started(server, serving)
             if started is not None:
                 await started(_address(server))
@@ -106,6 +113,15 @@ async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = No
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await app.close()
+
+
+async def _tell_health(app: App, sources: Sequence[Health], stop: asyncio.Event) -> None:
+    """Let every web process know how the mailboxes are, which only this one reads."""
+    while not stop.is_set():
+        rows = [(source.name, source.ok, source.detail) for source in sources]
+        with contextlib.suppress(Unavailable):
+            await app.database.write(partial(health.tell, rows=rows, now=datetime.now(UTC)))
+        await pause(stop, _TELL_EVERY)
 
 
 def _serve(app: App) -> _Server:
@@ -130,6 +146,21 @@ def _serve(app: App) -> _Server:
             timeout_graceful_shutdown=5,
         )
     )
+
+
+def _bound(app: App) -> socket.socket:
+    """The socket to listen on. Raises `SluiceError`; uvicorn would end the process instead."""
+    settings = app.settings.web
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise SluiceError(f"Cannot listen on {where}: {error.strerror}. Is another Sluice running there?") from error
+    return listener
 
 
 async def _until_started(server: _Server, serving: asyncio.Task[None]) -> None:

@@ -40,6 +40,9 @@ def temperature(scores: npt.NDArray[np.floating], right: Sequence[int] | npt.NDA
     return float(np.exp((low + high) / 2))
 
 
+_SLOPE = 0.01
+
+
 def isotonic(probabilities: Floats, right: Bools, *, least: int = 20) -> Knots:
     """Knots of a rising line from a probability to the share that was right (pool adjacent violators).
 
@@ -57,7 +60,12 @@ def isotonic(probabilities: Floats, right: Bools, *, least: int = 20) -> Knots:
             block = (earlier[0] + block[0], earlier[1] + block[1], earlier[2] + block[2])
         blocks.append(block)
     xs = [x / n for x, _, n in blocks]
-    ys = np.maximum.accumulate([(y + 0.5) / (n + 1.0) for _, y, n in blocks]).tolist()
+    ys: list[float] = []
+    for x, (_, y, n) in zip(xs, blocks, strict=True):
+        share = (y + 0.5) / (n + 1.0)
+        # Never quite flat: a threshold must be able to cut between any two messages.
+        least_share = ys[-1] + _SLOPE * (x - xs[len(ys) - 1]) if ys else 0.0
+        ys.append(min(max(share, least_share), 1.0))
     # Outside of the centres a gentle slope keeps the order of the messages.
     return (0.0, *xs, 1.0), (ys[0] * 0.5, *ys, ys[-1] + (1.0 - ys[-1]) * 0.5)
 

@@ -123,7 +123,8 @@ def _sizes(n: int, max_misroute: float, delta: float) -> Iterable[int]:
     """How many are accepted at each step, fewest first: settled by n alone, so that the order is fixed beforehand."""
     # With fewer than this, even no error at all proves nothing, and the sequence would end before it began.
     least = math.ceil(math.log(delta) / math.log1p(-max_misroute))
-    start = max(math.ceil(_STRICTEST * n), least)
+    # At the very top one error ends the sequence; twice `least` bears one. A large sample need not start at 30 %.
+    start = max(min(math.ceil(_STRICTEST * n), 2 * least), least)
     if start > n:
         return []
     return sorted({start + round((n - start) * step / (_STEPS - 1)) for step in range(_STEPS)})

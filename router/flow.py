@@ -192,8 +192,8 @@ class Flow:
 class _Flood:
     """Lets acceptance go first while many wait to be accepted by this process.
 
-    Processing takes half of a core's time slices, so that in a burst providers would wait and retry. What was stored can
-    wait instead; but for `_LONGEST` only, then both share until the burst is over.
+    Processing takes half of a core's time slices, so that in a burst providers would wait and retry. What was stored
+    can wait instead; but for `_LONGEST` only, then both share until the burst is over.
     """
 
     _MANY = 12  # calls of `receive` at a time

@@ -62,6 +62,8 @@ class _Target:
     id: int = 0
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    #: the ticket whose thread it goes on from
+    linked: _Target | None = None
 
     def get(self, name: str) -> Any:
         return self.values[name] if name in self.values else getattr(self.row, name)
@@ -258,9 +260,8 @@ class _Batch:
             "risk": risk,
         }
         if linked is not None:
-            if linked.id:
-                target.values["linked_id"] = linked.id
-            data["linked"] = linked.id or None
+            target.linked = linked
+            target.values["linked_id"] = data["linked"] = linked.id or None
         target.events.append(("opened", data))
         self._targets.append(target)
         self._lead(item, target)
@@ -326,9 +327,14 @@ class _Batch:
                 target.events.append(("answer_held", {"reason": item.answer.held, "kind": "care"}))
 
     def _lead(self, item: _Item, target: _Target) -> None:
-        """Let all keys of the message lead to the ticket from now on."""
+        """Let all keys of the message lead to the ticket from now on.
+
+        What leads to another matter that goes on stays there, unless it is the one thread of a chat or a program.
+        """
         for key in item.keys:
-            if self._led.get(key) is not target:
+            led = self._led.get(key)
+            taken = led is not None and led.get("state") != TicketState.CLOSED and not item.prepared.row.thread
+            if led is not target and not taken:
                 self._led[key] = target
                 target.threads.add(key)
 
@@ -371,6 +377,10 @@ class _Batch:
         new = [target for target in self._targets if target.row is None]
         for target, ticket_id in zip(new, tickets.insert(connection, [each.values for each in new]), strict=True):
             target.id = ticket_id
+        for target in new:
+            if target.linked is not None and target.values["linked_id"] is None:  # both are of this batch
+                target.events[0][1]["linked"] = target.linked.id
+                tickets.update(connection, target.id, target.values["version"], linked_id=target.linked.id)
         for target in self._targets:
             if target.row is not None:
                 tickets.update(connection, target.id, target.row.version, **target.values)

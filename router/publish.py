@@ -56,21 +56,7 @@ class Publisher:
         ready = events.settled(rows, after, datetime.now(UTC), _PATIENCE)
         if not ready:
             return 0
-        await self._streams.publish(
-            [
-                (
-                    row.department,
-                    {
-                        "event": row.id,
-                        "ticket": public_number(row.ticket_id),
-                        "kind": row.kind,
-                        "at": iso(row.at) or "",
-                    },
-                )
-                for row in ready
-                if row.ticket_id is not None
-            ]
-        )
+        await self._streams.publish([(row.department, _entry(row)) for row in ready if row.ticket_id is not None])
         await self._database.write(lambda connection: _move(connection, after, ready[-1].id))
         return len(ready)
 

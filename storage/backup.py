@@ -1,7 +1,7 @@
 """Backup of a running world, and its restore into an empty one.
 
 A backup is a zip: `manifest.json`, the database (`sluice.db` made by SQLite's online backup, or `dump.pgc` made by
-pg_dump), and the world's signing secret where it rests in the state folder.
+pg_dump), and what rests in the state folder: the signing secret and an own model.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from storage import schema
 from storage.database import Database
 
 _FORMAT = 1
+#: files of the state folder that belong to the world: what signs visitors' tokens, and the model trained from labels
+_BESIDE = ("secret", "model.npz")
 
 
 class BackupError(SluiceError):
@@ -49,8 +51,9 @@ def backup(database: Database, state_dir: Path, target: Path) -> int:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             archive.writestr("manifest.json", json.dumps(manifest))
             archive.write(dump, dump.name)
-            if (secret := state_dir / "secret").exists():
-                archive.write(secret, "secret")
+            for name in _BESIDE:
+                if (file := state_dir / name).exists():
+                    archive.write(file, name)
         part.chmod(0o600)
         part.replace(target)
     return target.stat().st_size
@@ -89,10 +92,10 @@ def restore(database: Database, state_dir: Path, source: Path) -> dict[str, str]
                     ],
                     database,
                 )
-        if "secret" in archive.namelist():
-            descriptor = os.open(state_dir / "secret", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for name in set(_BESIDE) & set(archive.namelist()):
+            descriptor = os.open(state_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
-                file.write(archive.read("secret"))
+                file.write(archive.read(name))
     return {name: str(value) for name, value in manifest.items()}
 
 

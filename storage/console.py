@@ -170,4 +170,4 @@ def owned(connection: Connection, person_ids: Collection[int]) -> dict[int, int]
         .where(_ACTIVE, ticket.c.owner_id.in_(sorted(person_ids)))
         .group_by(ticket.c.owner_id)
     )
-    return {owner: n for owner, n in connection.execute(query)}
+    return {row[0]: row[1] for row in connection.execute(query)}

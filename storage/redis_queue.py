@@ -19,6 +19,8 @@ log = structlog.get_logger("queue")
 
 _STREAM = "sluice:work"
 _GROUP = "workers"
+#: what Redis says once the stream is gone, to who reads it and to who waits for it
+_WIPED = ("NOGROUP", "UNBLOCKED")
 
 
 def connect(url: str) -> Redis:
@@ -67,7 +69,7 @@ class RedisQueue:
         try:
             return await self._take(most, wait)
         except ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not any(sign in str(error) for sign in _WIPED):
                 raise Unavailable("Redis refused to read the work queue.") from error
             await self._remake()
             return []

@@ -408,6 +408,17 @@ class ChatLine(SQLModel, table=True):
     message_id: int = _ref("message", index=False, unique=True)
 
 
+class ChannelHealth(SQLModel, table=True):
+    """What a channel's source last said of itself, so that every web process can show it."""
+
+    __tablename__ = "channel_health"
+
+    name: str = Field(max_length=128, primary_key=True)
+    ok: bool
+    detail: str = _text()
+    at: datetime = _time()
+
+
 metadata = SQLModel.metadata
 
 

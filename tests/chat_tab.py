@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, BrowserContext, Error, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FrameLocator, Page, expect
 
-from storage import messages
 from storage.tables import ChatLine, Message, Ticket, table
 from tests.chat_world import ChatWorld
-from web.settings import ChatSettings
 
 message = table(Message)
 ticket = table(Ticket)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -78,8 +79,10 @@ class Browser:
     async def get(self, path: str, **options: Any) -> httpx.Response:
         return await self.client.get(path, **options)
 
-    async def post(self, path: str, fragment: bool = False, **fields: str) -> httpx.Response:
+    async def post(self, path: str, *, fragment: bool = False, origin: str = "", **fields: str) -> httpx.Response:
         headers = {"HX-Request": "true"} if fragment else {}
+        if origin:
+            fields["from"] = origin
         return await self.client.post(path, data={"csrf": self.csrf, **fields}, headers=headers)
 
 
@@ -99,7 +102,7 @@ async def make_console(world: World, *, public_url: str = BASE) -> Console:
     now = datetime.now(UTC)
     for name, role, departments in PEOPLE:
         await world.database.write(
-            lambda connection, n=name, r=role, d=departments: people.add(connection, n, r, d, _HASHED, now)
+            partial(people.add, name=name, role=role, departments=departments, password=_HASHED, now=now)
         )
     return Console(world, web, create_app(web), nudges)
 

@@ -1,4 +1,4 @@
-"""A world under load that is struck with `kill -9`: the processes, the customers who write to it, and the count after."""
+"""A world that is struck with `kill -9` under load: its processes, the customers who write to it, and the count."""
 
 from __future__ import annotations
 

@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
-import jwt
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as ws_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from channels.webchat import WebChatSender, parse
 from domain import Attachment, ChannelError, InvalidInput, NotFound, Reply, Role, Unavailable
 from router.tickets import Actor
-from storage import chat, erase, messages
+from storage import chat, messages
 from storage.database import Database
-from storage.tables import ChatSession, Outbox, Ticket, table
-from storage.tables import Message as MessageTable
-from tests.chat_world import AGENT, ChatWorld
-from web.chat_files import attachment, kind_of
-from web.chat_token import BadToken, Tokens, Visitor, new_visitor
-from web.settings import ChatSettings
 from tests.chat_client import (
     NOW,
     PNG,
-    Client,
-    dial,
-    message,
     outbox,
-    posted,
-    refused,
-    session_table,
     stored,
     ticket,
     visit,
 )
+from tests.chat_world import AGENT, ChatWorld
+from web.chat_files import attachment, kind_of
 
 
 @pytest.fixture

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import Browser, BrowserContext, Error, FrameLocator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, expect, sync_playwright
 
 from storage import messages
-from storage.tables import ChatLine, Message, Ticket, table
+from tests.chat_tab import OPEN, PNG, Tab, chat_line, inbound, only_ticket, site, visitor
 from tests.chat_world import ChatWorld
 from web.settings import ChatSettings
-from tests.chat_tab import OPEN, PNG, Tab, chat_line, inbound, message, only_ticket, site, ticket, visitor
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from domain import Automatic, AutomaticKind, Unreadable, public_number, ticket_i
 from settings import Settings
 from storage import labels, people, schema, tables, tickets
 from storage.database import Database
+from storage.types import AnyRow
 from tests.console_world import BASE, PASSWORD, Console, make_console
 from tests.worlds import make_world, message
 from web.auth import local_path
@@ -28,7 +29,7 @@ async def console(tmp_path: Path, settings: Settings) -> AsyncIterator[Console]:
     database.close()
 
 
-async def _row(console: Console, number: str) -> object:
+async def _row(console: Console, number: str) -> AnyRow:
     ticket_id = ticket_id_of(number)
     assert ticket_id is not None
     return await console.world.database.read(lambda connection: tickets.get(connection, ticket_id))
@@ -64,7 +65,8 @@ async def test_the_cookie_is_secure_where_customers_come_by_https(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "path", ["//evil.example/console", "https://evil.example", "/\\evil.example", "/consoles", "console", "/console\n//x"]
+    "path",
+    ["//evil.example/console", "https://evil.example", "/\\evil.example", "/consoles", "console", "/console\n//x"],
 )
 def test_the_way_back_never_leaves_the_console(path: str) -> None:
     assert local_path(path) == "/console"
@@ -130,8 +132,7 @@ async def test_the_first_link_founds_the_administrator(tmp_path: Path, settings:
     database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
     schema.migrate(database)
     console = await make_console(make_world(database, settings))
-    for name in (tables.Event, tables.Person):
-        await database.write(lambda c, n=name: c.execute(sa.delete(tables.table(n))))
+    await database.write(lambda connection: connection.execute(sa.delete(tables.table(tables.Person))))
     now = datetime.now(UTC)
     secret = await database.write(lambda c: people.make_link(c, None, now, timedelta(hours=1)))
     browser = console.browser()
@@ -146,9 +147,6 @@ async def test_the_first_link_founds_the_administrator(tmp_path: Path, settings:
     database.close()
 
 
-# --- forms from elsewhere ---------------------------------------------------------------------------------------------
-
-
 async def test_a_form_without_the_token_or_from_another_site_changes_nothing(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -158,10 +156,10 @@ async def test_a_form_without_the_token_or_from_another_site_changes_nothing(con
     good = {**fields, "csrf": browser.csrf}
     for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
         assert (await browser.client.post(path, data=good, headers=headers)).status_code == 403
-    assert (await _row(console, number)).owner is None  # type: ignore[attr-defined]
+    assert (await _row(console, number)).owner is None
     headers = {"Origin": BASE, "Sec-Fetch-Site": "same-origin", "X-CSRF-Token": browser.csrf}
     assert (await browser.client.post(path, data=fields, headers=headers)).status_code == 303
-    assert (await _row(console, number)).owner == "li"  # type: ignore[attr-defined]
+    assert (await _row(console, number)).owner == "li"
 
 
 async def test_the_token_of_another_session_is_worth_nothing(console: Console) -> None:
@@ -354,7 +352,7 @@ async def test_a_label_moves_the_ticket_and_is_kept_for_training(console: Consol
     answer = await browser.post(f"/console/review/{number}", intent="invoice_request", sentiment="negative")
     assert answer.headers["location"] == f"/console/review/{after}"
     row = await _row(console, number)
-    assert (row.department, row.intent, row.look_first) == ("billing", "invoice_request", False)  # type: ignore[attr-defined]
+    assert (row.department, row.intent, row.look_first) == ("billing", "invoice_request", False)
     [kept] = await console.world.database.read(lambda connection: list(labels.newest(connection)))
     assert kept["intent"] == "invoice_request"
     assert kept["metadata"]["labelled_by"] == "sun"

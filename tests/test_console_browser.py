@@ -9,6 +9,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,7 +99,9 @@ def page(chromium: Browser, tmp_path: Path) -> Iterator[Page]:
 
 
 def _is_complaint(text: str) -> bool:
-    return any(word in text for word in ("Content Security Policy", "Content-Security-Policy", "Refused to", "violates"))
+    return any(
+        word in text for word in ("Content Security Policy", "Content-Security-Policy", "Refused to", "violates")
+    )
 
 
 def _sign_in(page: Page, served: Served, name: str, then: str = "/console") -> None:
@@ -107,6 +110,7 @@ def _sign_in(page: Page, served: Served, name: str, then: str = "/console") -> N
     page.fill("[name=password]", PASSWORD)
     page.click("button.first")
     expect(page.locator("nav.rail")).to_be_visible()
+    page.wait_for_load_state("load")
 
 
 def _live(page: Page) -> None:
@@ -208,7 +212,7 @@ def test_a_draft_outlives_a_reload_and_goes_with_the_session(page: Page, served:
 
 
 def test_keys_move_focus_and_leave_fields_and_input_methods_alone(page: Page, served: Served) -> None:
-    numbers = [served.do(lambda console, n=n: console.ticket("#claim_status", sender=f"{n}@example.com")) for n in "ab"]
+    numbers = [served.do(partial(Console.ticket, sender=f"{n}@example.com")) for n in "ab"]
     _sign_in(page, served, "li", "/console/q/claims")
     page.keyboard.press("j")
     expect(page.locator(f"#open-{numbers[0]}")).to_be_focused()

@@ -79,7 +79,7 @@ def test_chinese_is_chinese() -> None:
     for entry in _catalog("zh"):
         if not entry.id:
             continue
-        said = entry.string if isinstance(entry.string, str) else entry.string[0]
+        said = _first(entry.string or "")
         assert "你" not in said
         if said not in names and _HOLES.sub("", said).strip(": →.。："):
             assert re.search("[\u4e00-\u9fff]", said), said

@@ -31,7 +31,7 @@ _QUICK = {
 Aim = Callable[[World, Load, random.Random], str]
 
 
-# --- where a blow lands: each aim strikes, and says whom -----------------------------------------------------------------
+# --- where a blow lands: each aim strikes, and says whom --------------------------------------------------------------
 
 
 def at_random(world: World, load: Load, chance: random.Random) -> str:
@@ -129,7 +129,7 @@ AIMS: dict[str, Aim] = {
 }
 
 
-# --- the worlds ---------------------------------------------------------------------------------------------------------
+# --- the worlds -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def apart(folder: Path, dovecot: Dovecot, sink: SmtpSink, database: str, queue: 
         yield World(deployment, processes, sink, dovecot)
 
 
-# --- the test -----------------------------------------------------------------------------------------------------------
+# --- the test ---------------------------------------------------------------------------------------------------------
 
 
 def strike(world: World, aims: list[str], seed: int) -> Load:
@@ -162,7 +162,10 @@ def strike(world: World, aims: list[str], seed: int) -> Load:
     with load.running():
         until(lambda: world.ended() > 0, "the world works")
         for aim in chance.sample(aims, len(aims)):
-            world.revive(AIMS[aim](world, load, chance), aim)
+            import time; t0=time.time()
+            name = AIMS[aim](world, load, chance); t1=time.time()
+            world.revive(name, aim)
+            print(aim, name, round(t1-t0,2), round(time.time()-t1,2), flush=True)
     return load
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 import pytest
 import redis
 
 from domain import Unavailable
+from router.intake import Outcome
 from settings import Settings
 from storage.database import Database
 from storage.queue import EmbeddedQueue, Ring, WorkQueue
 from storage.redis_queue import DepartmentStreams, RedisQueue
+from storage.tables import Message
 from tests.reading import rows, tickets
 from tests.servers import RedisServer
 from tests.worlds import World, make_world, message
@@ -118,8 +120,6 @@ async def test_a_message_that_kills_its_worker_three_times_is_quarantined(
         assert [ring.again for ring in rings] == [taken > 0]
         # What a worker does before it processes; then it is gone.
         await world.flow._count_lost([ring.message_id for ring in rings if ring.again])
-    from storage.tables import Message
-
     [row] = rows(database, Message, id=killer)
     assert (row.state, row.tries) == ("quarantined", 3)
 
@@ -162,8 +162,8 @@ async def test_a_flushall_in_the_middle_of_a_run_loses_no_message(
     stop, done = asyncio.Event(), asyncio.Event()
     ended: set[int] = set()
 
-    def listen(outcomes: object) -> None:
-        ended.update(each.message_id for each in outcomes)  # type: ignore[attr-defined]
+    def listen(outcomes: Sequence[Outcome]) -> None:
+        ended.update(each.message_id for each in outcomes)
         done.set()
 
     world.flow.listeners.append(listen)
@@ -180,11 +180,8 @@ async def test_a_flushall_in_the_middle_of_a_run_loses_no_message(
         while len(ended) < 90:
             await world.flow.sweep_once(age=timedelta(0))
             done.clear()
-            with pytest.MonkeyPatch.context():
-                try:
-                    await asyncio.wait_for(done.wait(), 0.5)
-                except TimeoutError:
-                    continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), 0.2)
     stop.set()
     await work
     await queue.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 import shutil
 import smtplib
 from collections.abc import Iterator
@@ -135,8 +136,8 @@ def answer(page: Page, world: World, department: str, words: str, text: str) -> 
     assert number is not None
     page.fill("#composer #text", text)
     page.click("#send")
-    said = page.locator("#timeline .msg.out", has_text=text)
-    expect(said.locator(".out")).to_have_class(r"out sent" if department == "digital_support" else r"out delivered")
+    left = page.locator("#timeline .msg.out", has_text=text).locator(".out")
+    expect(left).to_have_class(re.compile("sent|delivered"), timeout=PATIENCE)
     return number
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain import Language, Message, Role, public_number
+from domain import Language, Message, Role, TicketState, public_number
 from router.tickets import Actor
 from settings import Settings
 from storage.database import Database
@@ -111,7 +111,8 @@ async def test_a_mail_of_the_thread_about_something_else_opens_a_linked_ticket(w
     row = ticket(world.database, 2)
     assert (row.department, row.linked_id) == ("billing", 1)
     assert event(world.database, "opened", ticket_id=2).data["linked"] == 1
-    assert ticket_ids(await world.come_in(mail(key="c@x", thread_keys=("a@x", "b@x")))) == [2]
+    more = mail("#invoice_request", subject="Re: An invoice please", key="c@x", thread_keys=("a@x", "b@x"))
+    assert ticket_ids(await world.come_in(more)) == [2]
     assert ticket_ids(await world.come_in(mail(key="d@x", thread_keys=("a@x",)))) == [1]
 
 
@@ -180,7 +181,7 @@ async def test_a_message_to_a_closed_ticket_opens_a_linked_one(world: World) -> 
 
 async def test_a_message_to_a_pending_ticket_opens_it_and_the_resolution_clock_goes_on(world: World) -> None:
     await world.come_in(message(thread="t"))
-    await on(world.database, world.verbs.reply("which policy?", then="pending"), 1, LI)
+    await on(world.database, world.verbs.reply("which policy?", then=TicketState.PENDING), 1, LI)
     table_ = table(Ticket)
     paused = ticket(world.database)
     assert paused.next_alarm_at is None

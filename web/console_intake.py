@@ -155,7 +155,7 @@ async def show_health(request: Request, visit: Annotated[Visit, Depends(leading)
     depth: int | None = None
     with suppress(Unavailable):
         depth = await web.queue.depth()
-    healths = list(web.healths())
+    healths = await web.all_healths()
     known = {ledger.channel for ledger in ledgers}
     ledgers += [counts.Ledger(name) for name in sorted({_channel(each) for each in healths} - known)]
     outgoing = set(web.outgoing())

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import structlog
@@ -19,7 +20,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from sqlalchemy import Connection
 from starlette.responses import Response, StreamingResponse
 
-from domain import Role, SluiceError, public_number
+from domain import SluiceError, public_number
 from storage import console, events, people
 from storage.database import Database
 from storage.types import AnyRow
@@ -125,7 +126,7 @@ class Live:
                     trail = Trail(await self._database.read(events.newest))
                 clock = loop.time()
                 follow = trail
-                rows, more = await self._database.read(lambda c, f=follow, t=clock: f.read(c, t))
+                rows, more = await self._database.read(partial(follow.read, clock=clock))
                 if rows:
                     dirty = True
                     self._tell(rows, more)
@@ -189,8 +190,8 @@ async def stream(request: Request, visit: Annotated[Visit, Depends(signed_in)]) 
             yield b": still here\n\n"
             with suppress(SluiceError):
                 now = datetime.now(UTC)
-                row = await visit.web.database.read(lambda connection: people.session(connection, secret, now))
-                if row is None or Role(row.role) is not visit.role or tuple(row.departments) != visit.actor.departments:
+                row = await visit.web.database.read(partial(people.session, secret=secret, now=now))
+                if row is None or (row.role, tuple(row.departments)) != (visit.role, visit.actor.departments):
                     return
 
     headers = {**HEADERS, "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -44,9 +44,7 @@ async def set_language(form: Annotated[Posted, Depends(posted)]) -> Response:
         raise NotFound
     await web.database.write(lambda connection: people.set_language(connection, person_id, language))
     response = done(local_path(form.text("next")), "language")
-    response.set_cookie(
-        COOKIE, language, max_age=31536000, path="/", secure=web.secure, httponly=True, samesite="lax"
-    )
+    response.set_cookie(COOKIE, language, max_age=31536000, path="/", secure=web.secure, httponly=True, samesite="lax")
     return response
 
 

@@ -150,9 +150,9 @@ async def show_queue(
     if view not in labels.VIEWS:
         raise NotFound
     q = q.strip()
-    if number := ticket_id_of(q):
-        if await visit.web.database.read(lambda connection: bool(console.rows(connection, [number]))):
-            return _go(request, f"/console/t/{public_number(number)}?from=q/{queue}")
+    number = ticket_id_of(q)
+    if number is not None and await visit.web.database.read(lambda c: bool(console.rows(c, [number]))):
+        return _go(request, f"/console/t/{public_number(number)}?from=q/{queue}")
     place = Place(queue, view, q if not too_short(q) else "", page_number)
     rows, more, counts = await listing(visit, place)
     template = "_list.html" if is_fragment(request) else "queue.html"
@@ -193,7 +193,7 @@ async def show_rows(
     """Changed rows for a page that shows them already; those that left the list come back marked as gone."""
     place = place_of(from_) or Place("mine")
     check_queue(visit, place.queue)
-    wanted = [found for number in ids.split(",")[:100] if (found := ticket_id_of(number)) is not None]
+    wanted = [each for number in ids.split(",")[:100] if (each := ticket_id_of(number)) is not None]
     found = await visit.web.database.read(lambda connection: console.rows(connection, wanted))
     now = datetime.now(UTC)
     rows = []

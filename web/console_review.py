@@ -70,7 +70,11 @@ async def item_page(
     found = await loaded(visit, number)
     taxonomy, words = visit.web.desk.taxonomy, visit.words
     grouped = [
-        (name, visit.web.desk.department_name(name, words.language), [i for i, d in taxonomy.intents.items() if d == name])
+        (
+            name,
+            visit.web.desk.department_name(name, words.language),
+            [i for i, d in taxonomy.intents.items() if d == name],
+        )
         for name in taxonomy.departments
     ]
     said = next((each for each in found.messages if each.direction == "in"), None)
@@ -98,5 +102,3 @@ async def label(request: Request, number: str, form: Annotated[Posted, Depends(l
     suffix = f"?why={why}" if why else ""
     path = f"/console/review/{public_number(after.id)}{suffix}" if after is not None else f"/console/review{suffix}"
     return done(path, "labelled")
-
-

@@ -27,8 +27,11 @@ from web.console_queue import check_queue, listing, place_of, queue_name, rail
 routes = APIRouter(route_class=ConsoleRoute, include_in_schema=False)
 
 _TAGS = frozenset(
-    "a abbr b blockquote br code dd div dl dt em h1 h2 h3 h4 h5 h6 hr i li ol p pre small span strong sub sup table"
-    " tbody td tfoot th thead tr u ul".split()
+    (
+        *("a", "abbr", "b", "blockquote", "br", "code", "dd", "div", "dl", "dt", "em", "h1", "h2", "h3", "h4", "h5"),
+        *("h6", "hr", "i", "li", "ol", "p", "pre", "small", "span", "strong", "sub", "sup", "table", "tbody", "td"),
+        *("tfoot", "th", "thead", "tr", "u", "ul"),
+    )
 )
 _SHOWN = 50  # of a timeline at once; "earlier" shows all
 
@@ -176,7 +179,7 @@ async def ticket_page(
             **rail(visit, await visit.web.database.read(lambda c: console.counts(c, visit.person.id))), active="queue",
         )  # fmt: skip
     place = place_of(origin)
-    rows = []
+    rows: list[views.Row] = []
     if place is not None:
         check_queue(visit, place.queue)
         rows, _more, _counts = await listing(visit, place)
@@ -284,7 +287,9 @@ async def show_raw(message_id: int, visit: Annotated[Visit, Depends(signed_in)])
     """The untouched payload, as plain text."""
     await _message(visit, message_id)
     body = await visit.web.database.read(lambda connection: messages.body(connection, message_id))
-    return Response(body, media_type="text/plain; charset=utf-8", headers={**HEADERS, "Content-Security-Policy": _SEALED})
+    return Response(
+        body, media_type="text/plain; charset=utf-8", headers={**HEADERS, "Content-Security-Policy": _SEALED}
+    )
 
 
 _SEALED = "default-src 'none'; sandbox"
@@ -300,5 +305,3 @@ async def download(attachment_id: int, visit: Annotated[Visit, Depends(signed_in
     disposition = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
     headers = {**HEADERS, "Content-Disposition": disposition, "Content-Security-Policy": _SEALED}
     return Response(bytes(row.content), media_type="application/octet-stream", headers=headers)
-
-

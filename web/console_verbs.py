@@ -183,5 +183,3 @@ async def send_again(number: str, message_id: int, form: Annotated[Posted, Depen
     await carry_out(form, number, verb)
     form.visit.web.nudge()
     return done(back(form, number), "again")
-
-

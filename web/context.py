@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 from fastapi import Request, WebSocket
@@ -12,6 +13,7 @@ from channels import Health
 from router.desk import Desk
 from router.flow import Flow
 from router.tickets import Verbs
+from storage import health
 from storage.database import Database
 from storage.queue import WorkQueue
 from web.settings import WebSettings
@@ -27,8 +29,6 @@ class Web:
     verbs: Verbs
     #: signs visitors' tokens; made once and kept in the state folder or given by the environment
     secret: str
-    #: the channels' own words on how they are
-    healths: Callable[[], Sequence[Health]] = field(default=lambda: ())
     #: channels that have a way out
     outgoing: Callable[[], Sequence[str]] = field(default=lambda: ())
     #: tells delivery in this process that an answer waits
@@ -38,6 +38,16 @@ class Web:
     def secure(self) -> bool:
         """Cookies are marked Secure when customers reach us by https."""
         return self.desk.public_url.startswith("https://")
+
+    async def all_healths(self) -> list[Health]:
+        """How the channels' sources are, in whichever process they run. Raises `Unavailable`."""
+        now = datetime.now(UTC)
+        return [
+            Health(row.name, row.ok, row.detail)
+            if now - row.at < health.SILENT
+            else Health(row.name, False, "no process that reads it has said anything for a minute")
+            for row in await self.database.read(health.told)
+        ]
 
 
 def web_of(connection: Request | WebSocket) -> Web:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection
 
+from channels import Health
 from domain import Forbidden, Unavailable
 from router.intake import LAG_BOUNDS
 from storage import counts, outbox, schema, tallies, tickets
@@ -48,8 +49,9 @@ async def readyz(request: Request) -> Response:
         parts["queue"] = {"ok": True, "depth": await web.queue.depth()}
     except Unavailable as error:
         parts["queue"] = {"ok": False, "detail": f"{error} Messages are stored; the sweeper rings for them later."}
-    for health in web.healths():
-        parts[health.name] = {"ok": health.ok, "detail": health.detail}
+    if ready:
+        for health in await web.all_healths():
+            parts[f"mailbox:{health.name}"] = {"ok": health.ok, "detail": health.detail}
     ready = ready and bool(parts["database"]["ok"])
     down = sorted(name for name, part in parts.items() if not part["ok"])
     headers = {} if ready else {"Retry-After": str(Unavailable.retry_after)}
@@ -84,7 +86,7 @@ async def metrics(request: Request) -> Response:
     except Unavailable:
         depth = None
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Given([*collected, *_gauges(depth, web)]))
+    registry.register(_Given([*collected, *_gauges(depth, await web.all_healths())]))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -112,18 +114,20 @@ class _Given(Collector):
         return iter(self._families)
 
 
-def _gauges(depth: int | None, web: Web) -> list[Metric]:
+def _gauges(depth: int | None, healths: Sequence[Health]) -> list[Metric]:
     queue = GaugeMetricFamily("sluice_queue_depth", "Rings that wait or are being worked on; -1 = queue down")
     queue.add_metric([], -1 if depth is None else depth)
-    up = GaugeMetricFamily("sluice_channel_up", "A channel's source in this process works", labels=["channel"])
-    for health in web.healths():
+    up = GaugeMetricFamily("sluice_channel_up", "A mailbox is being read", labels=["channel"])
+    for health in healths:
         up.add_metric([health.name], float(health.ok))
     return [queue, up]
 
 
 def _collect(connection: Connection) -> list[Metric]:
-    accepted = CounterMetricFamily("sluice_messages_accepted", "Messages stored, by channel", labels=["channel"])
-    ended = CounterMetricFamily("sluice_messages_ended", "Messages by their end", labels=["channel", "state"])
+    accepted = GaugeMetricFamily("sluice_messages_accepted", "Messages that are stored, by channel", labels=["channel"])
+    ended = GaugeMetricFamily(
+        "sluice_messages_ended", "Messages by their end, received = on the way", labels=["channel", "state"]
+    )
     missing = GaugeMetricFamily("sluice_messages_missing", "Accepted and in no state: must be 0", labels=["channel"])
     for ledger in counts.ledgers(connection):
         accepted.add_metric([ledger.channel], ledger.accepted)

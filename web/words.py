@@ -25,7 +25,7 @@ COOKIE = "sluice_language"
 _TAGS = {"zh": "zh-Hans", "en": "en", "zh-Hant": "zh-Hant"}
 
 
-def N_(text: str) -> str:  # noqa: N802
+def N_(text: str) -> str:
     """Marks a msgid for the catalogs where it stands in a table and is translated later."""
     return text
 

@@ -133,7 +133,7 @@
     const before = ticket.dataset.last;
     try {
       await htmx.ajax("GET", "/console/t/" + ticket.dataset.ticket + "/live?after=" + before, { target: "#timeline", swap: "beforeend" });
-    } finally { refreshing = false; }
+    } catch { /* the stream or the next change asks again */ } finally { refreshing = false; }
     const items = $$("#timeline .msg[data-id]");
     ticket.dataset.last = Math.max(Number(before), ...items.map((item) => Number(item.dataset.id)));
     const fresh = items.filter((item) => Number(item.dataset.id) > Number(before));
@@ -175,7 +175,7 @@
     htmx.ajax("GET", "/console/rows?ids=" + ids + "&from=" + list.dataset.from, { target: "body", swap: "none" }).then(() => {
       if (ticket) { const open = $("#open-" + ticket.dataset.ticket); if (open) open.setAttribute("aria-current", "true"); }
       tick();
-    });
+    }).catch(() => {});
   }
   function heard(said) {
     if (said.reset) { if (list) { fresh.add("many"); news(); } refreshTicket(); return; }
@@ -227,13 +227,18 @@
 
   // --- buttons and layers -------------------------------------------------------------------------------------------
   const keysDialog = $("#keys");
-  function act(name) {
+  function act(name, button) {
     if (name === "news") location.reload();
     if (name === "keys" && keysDialog) keysDialog.showModal();
+    if (name === "anyway") {
+      $("#seen").value = button.dataset.seen;
+      const then = button.dataset.then;
+      composer.requestSubmit($(then ? `button[name=then][value="${CSS.escape(then)}"]` : "#send", composer));
+    }
   }
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-do]");
-    if (button) act(button.dataset.do);
+    if (button) act(button.dataset.do, button);
     for (const layer of $$("details.pop[open]")) if (!layer.contains(event.target)) layer.open = false;
   });
   for (const layer of $$("details.pop")) layer.addEventListener("toggle", () => {

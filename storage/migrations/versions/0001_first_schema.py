@@ -13,6 +13,13 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table('channel_health',
+    sa.Column('name', sa.String(length=128), nullable=False),
+    sa.Column('ok', sa.Boolean(), nullable=False),
+    sa.Column('detail', sa.Text(), nullable=False),
+    sa.Column('at', UtcTime(), nullable=False),
+    sa.PrimaryKeyConstraint('name')
+    )
     op.create_table('chat_session',
     sa.Column('id', sa.String(length=64), nullable=False),
     sa.Column('site', sa.String(length=256), nullable=False),
