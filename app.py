@@ -7,7 +7,6 @@ import gc
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -87,18 +86,6 @@ class LazyTagger:
 
     def tag(self, texts: Sequence[Text]) -> list[Tags]:
         return self.loaded.tag(texts)
-
-
-class _ChatLog:
-    """What the web chat's sender needs of storage."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def number(self, session: str, message_id: int) -> int:
-        return await self._database.write(
-            lambda connection: chat.number(connection, session, message_id, datetime.now(UTC))
-        )
 
 
 class ChatBell:
@@ -189,7 +176,7 @@ def build(settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueu
     senders: dict[str, Sender] = {"api": ApiSender()}
     chat_bell = ChatBell()
     if settings.web.chat.enabled:
-        senders["chat"] = WebChatSender(_ChatLog(database), chat_bell)
+        senders["chat"] = WebChatSender(chat.Log(database), chat_bell)
     source: MailSource | None = None
     if mail.enabled:
         # The mail libraries are loaded only where the channel is on.

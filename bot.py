@@ -392,6 +392,33 @@ def user_add(name: str, role: str, departments: tuple[str, ...], password_stdin:
     click.echo(f"{name} can sign in." if link is None else f"{settings.public_url}/console/link/{link}")
 
 
+@user.command("link")
+@click.argument("name")
+def user_link(name: str) -> None:
+    """Print a one-time sign-in link, also for who forgot the password: a new one can be set there."""
+    from storage import people
+
+    settings = load()
+    now = datetime.now(UTC)
+    with world(settings) as database:
+        link = database.submit(
+            lambda connection: people.make_link(connection, people.named(connection, name).id, now, LINK_LASTS)
+        ).result()
+    click.echo(f"{settings.public_url}/console/link/{link}")
+
+
+@user.command("remove")
+@click.argument("name")
+def user_remove(name: str) -> None:
+    """Take a person's access away at once. What they did stays in the trail, their tickets stay theirs."""
+    from storage import people
+
+    settings = load()
+    with world(settings) as database:
+        database.submit(lambda connection: people.remove(connection, name)).result()
+    click.echo(f"{name} can no longer sign in.")
+
+
 @main.group()
 def token() -> None:
     """Keys for programs that use the API."""

@@ -68,7 +68,7 @@ async def make(settings: Settings) -> list[tuple[str, str]]:
 
 async def _fill(built: app.App) -> None:
     now = datetime.now(UTC)
-    rng = random.Random(7)  # noqa: S311 - a demo, not a secret
+    rng = random.Random(7)
     script = yaml.safe_load(_SCRIPT.read_text("utf-8"))
     for name, role, departments in _PEOPLE:
         await built.database.write(

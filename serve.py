@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from app import App, settle_memory
 from channels import Health
@@ -22,6 +23,7 @@ from router.flow import pause
 from settings import Settings
 from storage import health
 from web.app import create_app
+from web.console_live import live_of
 from web.context import Web
 
 log = structlog.get_logger("app")
@@ -62,6 +64,8 @@ def signing_secret(settings: Settings) -> str:
 
 
 class _Server(uvicorn.Server):
+    application: FastAPI
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Signals are the application's, which has more to stop than the server."""
@@ -102,6 +106,7 @@ async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = No
             if started is not None:
                 await started(_address(server))
             await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+            await _say_goodbye(server)
             server.should_exit = True
             await serving
         else:
@@ -130,7 +135,7 @@ def _serve(app: App) -> _Server:
     settings = app.settings.web
     if settings.chat.enabled:
         app.chat_bell.listener = application.state.chat.hub.nudge
-    return _Server(
+    server = _Server(
         uvicorn.Config(
             application,
             host=settings.host,
@@ -144,8 +149,11 @@ def _serve(app: App) -> _Server:
             proxy_headers=bool(settings.trusted_proxies),
             forwarded_allow_ips=settings.trusted_proxies or None,
             timeout_graceful_shutdown=5,
+            ws_max_size=256 * 1024,
         )
     )
+    server.application = application
+    return server
 
 
 def _bound(app: App) -> socket.socket:
@@ -161,6 +169,13 @@ def _bound(app: App) -> socket.socket:
         where = f"{settings.host}:{settings.port}"
         raise SluiceError(f"Cannot listen on {where}: {error.strerror}. Is another Sluice running there?") from error
     return listener
+
+
+async def _say_goodbye(server: _Server) -> None:
+    """Open streams and sockets would hold the server: they are told to come back."""
+    live_of(server.application).close()
+    if hasattr(server.application.state, "chat"):
+        await server.application.state.chat.hub.drain()
 
 
 async def _until_started(server: _Server, serving: asyncio.Task[None]) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from domain import (
     MOVES,
     OUT_OF_SCOPE,
+    Conflict,
     ForbiddenMove,
     InvalidInput,
     NotFound,
@@ -166,6 +167,20 @@ class Verbs:
         tickets.add_threads(connection, threads, known={})
         search.add(connection, [{"message_id": message_id, "ticket_id": row.id, "terms": search.terms(text)}])
         return message_id
+
+    def send_again(self, message_id: int) -> Callable[[Connection, int, Actor], None]:
+        """An answer that was not sent goes to the outbox once more, under the same key."""
+
+        def verb(connection: Connection, ticket_id: int, actor: Actor) -> None:
+            now = datetime.now(UTC)
+            if messages.get(connection, message_id).ticket_id != ticket_id:
+                raise NotFound("This answer is not of this ticket.")
+            if not outbox.requeue(connection, message_id, now):
+                raise Conflict("It is on its way already, or it is the bot's.")
+            row = events.row("requeued", actor.name, now, ticket_id=ticket_id, message=message_id)
+            events.append(connection, [row])
+
+        return verb
 
     def note(self, text: str) -> Callable[[Connection, int, Actor], None]:
         """An internal note: the customer never sees it."""

@@ -62,6 +62,15 @@ def set_password(connection: Connection, person_id: int, password: str) -> None:
     connection.execute(sa.update(person).where(person.c.id == person_id).values(password=password))
 
 
+def remove(connection: Connection, name: str) -> None:
+    """Nobody signs in under the name any more; the row stays for the trail. Raises `NotFound`."""
+    person_id = named(connection, name).id
+    # The name becomes free for somebody else.
+    gone = f"{name[:40]} ({person_id})"
+    connection.execute(sa.update(person).where(person.c.id == person_id).values(active=False, password="", name=gone))
+    connection.execute(sa.delete(sign_in).where(sign_in.c.person_id == person_id))
+
+
 def set_language(connection: Connection, person_id: int, language: str) -> None:
     connection.execute(sa.update(person).where(person.c.id == person_id).values(language=language))
 

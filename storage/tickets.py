@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from domain import Conflict, NotFound, Priority, TicketState, public_number, tic
 from storage import search
 from storage.database import insert_new
 from storage.tables import Attachment, Customer, Message, Outbox, Person, Thread, Ticket, table
-from storage.types import AnyRow
+from storage.types import AnyRow, UtcTime
 
 ticket = table(Ticket)
 thread = table(Thread)
@@ -159,6 +159,10 @@ _RISK = sa.cast(ticket.c.risk, sa.Text)
 _PINNED = sa.case((_RISK.like("%self_harm%"), 0), (_RISK.like("%injury%"), 1), else_=2)
 
 
+def _late(now: datetime) -> ColumnElement[int]:
+    return sa.case((sa.type_coerce(_DUE, UtcTime) < now, 0), else_=1)
+
+
 def _found(connection: Connection, q: str) -> ColumnElement[bool]:
     """What `q` finds: a public number, or words of sender, subject and text."""
     clauses: list[ColumnElement[bool]] = []
@@ -219,7 +223,7 @@ def queue(
     query = (
         _LISTED.add_columns(_DUE.label("due_at"))
         .where(ticket.c.state.in_([str(state) for state in states]))
-        .order_by(_PINNED, _RANK.desc(), _DUE.asc().nulls_last(), ticket.c.id)
+        .order_by(_PINNED, _late(datetime.now(UTC)), _RANK.desc(), _DUE.asc().nulls_last(), ticket.c.id)
         .offset(offset)
         .limit(limit)
     )

@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from tests import bench_api, bench_big, bench_ingest
+from tests import bench_api, bench_big, bench_ingest, bench_workers
 from tests.bench_tools import CORE, Row, disk, fdatasync_p50, may_use_real_time
 
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "a": bench_ingest.part_a,
     "b": bench_api.part_b,
     "c": bench_api.part_c,
+    "d": bench_workers.part_d,
     "e": bench_big.part_e,
     "f": bench_api.part_f,
 }

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from channels import Health
 from domain import Automatic, AutomaticKind, Unreadable, public_number, ticket_id_of
 from settings import Settings
-from storage import labels, people, schema, tables, tickets
+from storage import health, labels, people, schema, tables, tickets
 from storage.database import Database
 from storage.types import AnyRow
 from tests.console_world import BASE, PASSWORD, Console, make_console
@@ -320,7 +320,8 @@ async def test_quarantine_is_read_anew_or_discarded_with_a_reason(console: Conso
 async def test_health_adds_up_and_says_loudly_when_it_does_not(console: Console) -> None:
     await console.ticket()
     await console.world.flow.receive([message("#claim_status waits")])
-    console.web.healths = lambda: [Health("mail", ok=False, detail="connection refused")]
+    rows = [("mail", False, "connection refused")]
+    await console.web.database.write(partial(health.tell, rows=rows, now=datetime.now(UTC)))
     browser = await console.signed_in("root")
     page = (await browser.get("/console/intake/health")).text
     assert "Every accepted message is accounted for." in page

@@ -76,7 +76,7 @@ def person(browser: Browser, locale: str) -> Iterator[BrowserContext]:
     complaints: list[str] = []
 
     def heard(said: ConsoleMessage) -> None:
-        if said.type == "error" or "Content Security Policy" in said.text:
+        if "Content Security Policy" in said.text:
             complaints.append(said.text)
 
     def failed(error: WebError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,20 +87,18 @@ def make_world(
 ) -> World:
     taxonomy = settings.taxonomy
     desk = Desk(
-        **{
-            "taxonomy": taxonomy,
-            "rules": Rules(settings.routing, taxonomy),
-            "sla": settings.sla,
-            "tickets": settings.tickets,
-            "limits": settings.limits,
-            "delivery": settings.delivery,
-            "retention": settings.retention,
-            "texts": settings.texts,
-            "public_url": "http://sluice.test",
-            "mail_domain": "sluice.test",
-        }
-        | desk_changes
+        taxonomy=taxonomy,
+        rules=Rules(settings.routing, taxonomy),
+        sla=settings.sla,
+        tickets=settings.tickets,
+        limits=settings.limits,
+        delivery=settings.delivery,
+        retention=settings.retention,
+        texts=settings.texts,
+        public_url="http://sluice.test",
+        mail_domain="sluice.test",
     )
+    desk = replace(desk, **desk_changes)
     work = queue or EmbeddedQueue(database, deadline=5)
     flow = Flow(database, work, SayingTagger(taxonomy), desk)
     sender = FakeSender()

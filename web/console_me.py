@@ -53,7 +53,8 @@ async def set_password(request: Request, form: Annotated[Posted, Depends(posted)
     """The other browsers of this person are signed out; this one gets a new session."""
     visit, web, person = form.visit, form.visit.web, form.visit.person
     auth.brake(request, person.name)
-    if not await asyncio.to_thread(auth.check_password, person.password, form.text("old")):
+    # Who came by a link and has no password yet has none to prove.
+    if person.password and not await asyncio.to_thread(auth.check_password, person.password, form.text("old")):
         return await me_page(request, visit, status=422, wrong="old")
     try:
         hashed = await asyncio.to_thread(auth.hash_password, form.text("password"))

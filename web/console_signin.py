@@ -98,17 +98,21 @@ async def use_link(
     web, now = web_of(request), datetime.now(UTC)
     link = await web.database.read(lambda connection: people.link_is_good(connection, secret, now))
     hashed = ""
-    if link is not None and link.person_id is None:
+    if link is not None and (link.person_id is None or password):
         name = name.strip()
+        kind = "found" if link.person_id is None else "enter"
         try:
-            check_name(name)
+            if link.person_id is None:
+                check_name(name)
             hashed = await asyncio.to_thread(auth.hash_password, password)
         except InvalidInput as error:
-            return page(request, "link.html", status=422, secret=secret, kind="found", name=name, wrong=error.field)
+            return page(request, "link.html", status=422, secret=secret, kind=kind, name=name, wrong=error.field)
 
     def unit(connection: Connection) -> int:
         person_id = people.use_link(connection, secret, now)
         if person_id is not None:
+            if hashed:
+                people.set_password(connection, person_id, hashed)
             return person_id
         if not hashed or people.any_at_all(connection):
             raise Forbidden

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -12,7 +11,7 @@ from starlette.responses import Response
 
 from domain import Conflict, ForbiddenMove, InvalidInput, NotFound, Priority, TicketState, public_number
 from router.tickets import Actor
-from storage import console, events, messages, outbox, tickets
+from storage import console, tickets
 from web.auth import Posted, posted
 from web.console_page import FIELDS, ConsoleRoute, done, is_fragment, page
 from web.console_queue import place_of
@@ -170,16 +169,6 @@ async def prioritise(number: str, form: Annotated[Posted, Depends(posted)]) -> R
 @routes.post("/console/t/{number}/again/{message_id}")
 async def send_again(number: str, message_id: int, form: Annotated[Posted, Depends(posted)]) -> Response:
     """A person's answer that was not sent goes to the outbox once more."""
-
-    def verb(connection: Connection, ticket_id: int, actor: Actor) -> None:
-        now = datetime.now(UTC)
-        if messages.get(connection, message_id).ticket_id != ticket_id:
-            raise NotFound
-        if not outbox.requeue(connection, message_id, now):
-            raise Conflict
-        row = events.row("requeued", actor.name, now, ticket_id=ticket_id, message=message_id)
-        events.append(connection, [row])
-
-    await carry_out(form, number, verb)
+    await carry_out(form, number, form.visit.web.verbs.send_again(message_id))
     form.visit.web.nudge()
     return done(back(form, number), "again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Annotated
 
 from pydantic import Field
 
@@ -12,7 +13,7 @@ from router.settings import Duration, Strict
 class ChatSettings(Strict):
     enabled: bool = True
     #: origins (https://www.example.com) that may embed the widget; our own origin always may
-    origins: list[str] = []
+    origins: list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?$")]] = []
     #: a visitor's token is renewed within this time, and dies after it
     token_lasts: Duration = timedelta(days=30)
     #: longest text of a visitor, in characters
