@@ -39,7 +39,7 @@ _DATE = re.compile(
     rf"|\d?(?:st|nd|rd|th)? (?:of )?{_MONTH}\b(?:[.,]{{0,2}} {_YEAR}\b)?|\d?/\d{{1,2}}/{_YEAR}(?!\d))"
 )
 # A month before its day is looked for from the day: letters are many, digits are few.
-_MONTH_BEFORE = re.compile(rf"(?<![A-Za-z]){_MONTH}\.?(?= \Z)")
+_MONTH  _BEFORE = re.compile(rf"(?<![A-Za-z]){_MONTH}\.?(?= \Z)")
 _REST_OF_DATE = re.compile(rf"\d{{1,2}}(?:st|nd|rd|th)?(?!\w)(?:,? {_YEAR}\b)?")
 _INTEGER, _LETTERS = re.compile(r"\d+"), re.compile(rf"{_MONTH}")
 
@@ -51,6 +51,8 @@ _CURRENCIES = {
     "£": "GBP", "gbp": "GBP", "pounds": "GBP", "英镑": "GBP",
 }  # fmt: skip
 _SIZES = {"万": 10_000, "萬": 10_000, "千": 1_000, "百": 100, "亿": 100_000_000}
+#: without one of these no number is an amount
+_MONEY = re.compile(r"[¥￥$€£元块圆币镑金]|rmb|cny|usd|hkd|eur|gbp|yuan|dollar|pound", re.I)
 _BEFORE = re.compile(r"(?:[¥¥€£]|us\$|hk\$|\$|(?<![a-z])(?:rmb|cny|usd|eur|gbp|hkd)|人民币)(?= ?\Z)", re.I)
 _NUMBER = re.compile(
     r"\d(?<!\d.)(?<!\d[.,,].)(?:\d{0,2}(?:[,,]\d{3})+(?:\.\d{1,2})?|\d{0,11}(?:\.\d{1,4})?)(?!\d|[,,]\d)"
@@ -110,8 +112,9 @@ def find(text: str, patterns: Patterns = DEFAULT) -> tuple[Entity, ...]:
     _collect(found, "date", _DATE, text, lambda match: _date(match[0]))
     _collect(found, "phone", _INTERNATIONAL, text, _phone)
     _collect(found, "phone", _MOBILE, text, _phone)
+    money = _MONEY.search(text) is not None
     for match in _NUMBER.finditer(text):
-        new = _month_first(text, match.start()) or _amount(text, match)
+        new = _month_first(text, match.start()) or (_amount(text, match) if money else None)
         if new is not None:
             _add(found, new)
     found.sort(key=lambda entity: entity[2])

@@ -190,6 +190,8 @@ class Features:
         known = self._old.get(word)
         if known is None:
             shaped = shape(word)
+            if shaped != word:  # numbers seldom repeat, their shapes do
+                return self._young.get(shaped) or self._learn(shaped)
             letters = array("i", [self._letters.get(gram, self.unknown) for gram in letter_grams(shaped)])
             known = (self._words.get(shaped, self.unknown), letters.tobytes())
         if len(self._young) >= _CACHED_WORDS:

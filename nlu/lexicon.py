@@ -21,6 +21,20 @@ _NAMED: dict[Risk, tuple[tuple[str, ...], re.Pattern[str]]] = {
             r" (?:\w+ ){0,3}?(?:to|with|before) (?:the )?(?:\w+ )?ombuds"
         ),
     ),
+    Risk.LEGAL: (
+        (
+            *("律师", "律師", "法院", "法庭", "法律途径", "法律程序", "起诉", "起訴"),
+            *("lawyer", "solicitor", "attorney", "court", "legal action", "sue you"),
+        ),
+        re.compile(
+            r"(?:我[会要就已]|我们[会要]|否则|不然|只[好能有]|准备|打算|已经)[^,。!?不没是]{0,5}"
+            r"(?:(?:请|找|委托|咨询)(?:了)?(?:一?个|位)?律[师師]|起[诉訴](?!书)|走法律(?:途径|程序)|法[院庭]见|去法院|上法[院庭])"
+            r"|法[院庭]见|律[师師]函(?:已|会|就|明天|这周|寄)"
+            r"|\b(?:my|our) (?:lawyer|solicitor|attorney) (?:will|is|has|says|told)\b|\bsee you in court\b"
+            r"|\b(?:i|we)(?: am|'m| are|'re|'ll| will| have|'ve)? ?(?:\w+ ){0,2}?"
+            r"(?:tak(?:e|ing) legal action|sue you|suing you)\b"
+        ),
+    ),
     Risk.SELF_HARM: (
         (
             *("自杀", "自殺", "轻生", "輕生", "想活", "活不下去", "一死了之", "寻死", "生命", "了结自己", "割腕"),

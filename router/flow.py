@@ -17,7 +17,7 @@ from router.intake import Intake, Outcome, Prepared
 from router.rules import Facts, decide
 from storage import messages
 from storage.database import Database
-from storage.queue import WorkQueue
+from storage.queue import Ring, WorkQueue
 from storage.types import AnyRow
 
 log = structlog.get_logger("flow")
@@ -140,24 +140,29 @@ class Flow:
             if not rings:
                 continue
             await self._flood.give_way(stop)
-            if again := [ring.message_id for ring in rings if ring.again]:
-                await self._count_lost(again)
-            while not stop.is_set():
-                try:
-                    await self.process([ring.message_id for ring in rings])
-                except Unavailable:
-                    await pause(stop, 1.0)
-                    continue
-                await self._queue.done(rings)
-                break
+            # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it.
+            for ring in rings:
+                if ring.again and not stop.is_set():
+                    await self._count_lost(ring.message_id)
+                    await self._work_off([ring], stop)
+            await self._work_off([ring for ring in rings if not ring.again], stop)
 
-    async def _count_lost(self, ids: Sequence[int]) -> None:
-        """A worker had these and never finished: the third time they are suspected of killing it."""
+    async def _work_off(self, rings: Sequence[Ring], stop: asyncio.Event) -> None:
+        while rings and not stop.is_set():
+            try:
+                await self.process([ring.message_id for ring in rings])
+            except Unavailable:
+                await pause(stop, 1.0)
+                continue
+            await self._queue.done(rings)
+            return
+
+    async def _count_lost(self, message_id: int) -> None:
+        """A worker had this and never finished: the third time it is suspected of killing it."""
         reason = "the worker that had it stopped, three times"
 
         def unit(connection: Any) -> None:
-            for message_id in ids:
-                messages.count_try(connection, message_id, "process", reason, _MOST_TRIES, release=False)
+            messages.count_try(connection, message_id, "process", reason, _MOST_TRIES, release=False)
 
         with suppress(Unavailable):
             await self._database.write(unit)

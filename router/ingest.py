@@ -13,7 +13,7 @@ from router.flow import Flow
 from storage import counts, messages
 from storage.database import Database
 
-_TOGETHER = 100
+_TOGETHER = 250
 _BYTES = 16 * 1024 * 1024
 _LOOK_AGAIN = 0.2  # seconds between two looks at what another process is working on
 

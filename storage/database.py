@@ -112,6 +112,8 @@ class Database:
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA cache_size = -32768" if write else "PRAGMA cache_size = -8192")
             cursor.execute("PRAGMA temp_store = MEMORY")
+            # Fewer, larger checkpoints: 16 MB of log instead of 4.
+            cursor.execute("PRAGMA wal_autocheckpoint = 4000")
             cursor.close()
 
         @sa.event.listens_for(engine, "begin")

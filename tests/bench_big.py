@@ -87,12 +87,11 @@ def grow(path: Path, tickets: int) -> None:
                     f" WHERE {name}.rowid <= {rows[name]} ORDER BY k, {name}.rowid"
                 )
             db.execute(
-                f"INSERT INTO message_search (rowid, terms, ticket_id) SELECT s.rowid + k * {most['message']},"
-                f" substr(terms, 1, 300), ticket_id + k * {most['ticket']} FROM copy, message_search AS s WHERE s.rowid <= {most['message']}"
-                " ORDER BY k, s.rowid"
+                "INSERT INTO message_search (rowid, terms, ticket_id)"
+                f" SELECT s.rowid + k * {most['message']}, substr(terms, 1, 300), ticket_id + k * {most['ticket']}"
+                f" FROM copy, message_search AS s WHERE s.rowid <= {most['message']} ORDER BY k, s.rowid"
             )
             db.execute("COMMIT")
-        db.execute("ANALYZE")
         db.execute("PRAGMA journal_mode = WAL")
 
 
@@ -101,7 +100,7 @@ def of_size(tickets: int, *, kept: bool) -> Iterator[World]:
     with fresh_world() as world:
         schema = "".join(sql or "" for (sql,) in world.rows("SELECT sql FROM sqlite_master ORDER BY name"))
         made = bench_corpus.mails("e")
-        digest = hashlib.sha256(schema.encode() + b"".join(made)).hexdigest()[:12]
+        digest = hashlib.sha256(f"{schema}{_OTHER}".encode() + b"".join(made)).hexdigest()[:12]
         path = (CACHE if kept else world.folder) / f"tickets-{tickets}-{digest}.db"
         if not path.exists():
             for old in CACHE.glob(f"tickets-{tickets}-*"):

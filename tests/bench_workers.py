@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import tempfile
@@ -35,16 +34,15 @@ class Servers:
     database: str
     queue: str
 
-    def consumers(self) -> int:
-        """Workers that have asked for work."""
-        with redis.Redis.from_url(self.queue) as client, contextlib.suppress(redis.ResponseError):
-            return len(client.xinfo_consumers("sluice:work", "workers"))
-        return 0
+    def waiting(self) -> int:
+        """Workers that wait for work: their read of the empty stream blocks."""
+        with redis.Redis.from_url(self.queue) as client:
+            return int(client.info("clients")["blocked_clients"])
 
 
 def _until(servers: Servers, count: int, workers: list[subprocess.Popen[bytes]]) -> None:
     until = time.monotonic() + _DEADLINE
-    while servers.consumers() < count:
+    while servers.waiting() < count:
         if time.monotonic() > until or any(worker.poll() is not None for worker in workers):
             raise RuntimeError("the workers did not start")
         time.sleep(0.05)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import partial
 from pathlib import Path
@@ -88,8 +89,8 @@ def when_mail_is_stored(world: World, load: Load, chance: random.Random) -> str:
 def when_sending(world: World, load: Load, chance: random.Random) -> str:
     """A mail was claimed for sending."""
     sending = [outbox.c.state == OutState.SENDING.value, outbox.c.channel == "mail"]
-    before = world.newest(outbox.c.id, outbox.c.channel == "mail")
-    until(lambda: world.newest(outbox.c.id, *sending) > before, "a mail is being sent")
+    now = datetime.now(UTC)
+    until(lambda: world.newest(outbox.c.id, *sending, outbox.c.updated_at > now), "a mail is being sent")
     world.processes["worker"].strike()
     return "worker"
 
@@ -162,10 +163,7 @@ def strike(world: World, aims: list[str], seed: int) -> Load:
     with load.running():
         until(lambda: world.ended() > 0, "the world works")
         for aim in chance.sample(aims, len(aims)):
-            import time; t0=time.time()
-            name = AIMS[aim](world, load, chance); t1=time.time()
-            world.revive(name, aim)
-            print(aim, name, round(t1-t0,2), round(time.time()-t1,2), flush=True)
+            world.revive(AIMS[aim](world, load, chance), aim)
     return load
 
 

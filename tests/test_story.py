@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import email.policy
-import re
 import shutil
 import smtplib
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, expect, sync_playwright
 
-from tests.processes import Deployment, mail_settings
+from tests.processes import Deployment, mail_settings, until
 from tests.servers import Dovecot, MailDrop, Postfix, free_port
 
 PASSWORD = "a story's password"
@@ -135,9 +134,16 @@ def answer(page: Page, world: World, department: str, words: str, text: str) -> 
     number = page.locator("article.ticket").get_attribute("data-ticket")
     assert number is not None
     page.fill("#composer #text", text)
-    page.click("#send")
-    left = page.locator("#timeline .msg.out", has_text=text).locator(".out")
-    expect(left).to_have_class(re.compile("sent|delivered"), timeout=PATIENCE)
+    with page.expect_response(lambda answer: answer.url.endswith("/say")) as said:
+        page.click("#send")
+    assert said.value.ok
+    gone = page.locator("#timeline .msg.out", has_text=text).locator(".out.sent, .out.delivered")
+
+    def shown() -> bool:
+        page.reload()
+        return gone.is_visible()
+
+    until(shown, "the answer is shown as sent")
     return number
 
 
