@@ -39,7 +39,7 @@ _DATE = re.compile(
     rf"|\d?(?:st|nd|rd|th)? (?:of )?{_MONTH}\b(?:[.,]{{0,2}} {_YEAR}\b)?|\d?/\d{{1,2}}/{_YEAR}(?!\d))"
 )
 # A month before its day is looked for from the day: letters are many, digits are few.
-_MONTH  _BEFORE = re.compile(rf"(?<![A-Za-z]){_MONTH}\.?(?= \Z)")
+_MONTH_BEFORE = re.compile(rf"(?<![A-Za-z]){_MONTH}\.?(?= \Z)")
 _REST_OF_DATE = re.compile(rf"\d{{1,2}}(?:st|nd|rd|th)?(?!\w)(?:,? {_YEAR}\b)?")
 _INTEGER, _LETTERS = re.compile(r"\d+"), re.compile(rf"{_MONTH}")
 
