@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 import settings as settings_file
 from domain import Role, SettingsError, SluiceError, UsageError
@@ -40,6 +41,10 @@ class Door(click.Group):
             # Whoever read our output has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except OSError as error:
+            fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+        except DBAPIError as error:
+            fail(f"The database refused: {str(error.orig).partition(chr(10))[0]}", 1)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -52,13 +57,22 @@ def main() -> None:
     """Sluice: a customer's message becomes a routed, tracked ticket, and the answer goes back."""
 
 
-def load() -> Settings:
+def load(*, serving: bool = False) -> Settings:
     # The heavy parts are imported by the commands that need them: `token add` need not wait for the web server's.
     from app import configure_logging
 
     settings = settings_file.load()
-    configure_logging(settings, sys.stderr)
+    # A command says itself what went wrong; the log's word for the same would be a second line.
+    log = settings.log if serving else settings.log.model_copy(update={"level": "error"})
+    configure_logging(settings.model_copy(update={"log": log}), sys.stderr)
     return settings
+
+
+def checked_name(name: str) -> str:
+    """A name as it may stand in the trail and in a sign-in form. Raises `UsageError`."""
+    if not (name == name.strip() and name.isprintable() and 1 <= len(name) <= 64):
+        raise UsageError("A name has 1 to 64 characters, none of them invisible.")
+    return name
 
 
 @contextlib.contextmanager
@@ -90,7 +104,7 @@ def run(roles: tuple[str, ...]) -> None:
     """Start Sluice: all roles in one process, or some of them."""
     import app
 
-    settings = load()
+    settings = load(serving=True)
     chosen = app.ROLES if not roles or "all" in roles else tuple(dict.fromkeys(roles))
     serve(settings, chosen)
 
@@ -140,7 +154,7 @@ def demo(fresh: bool, no_run: bool) -> None:
     """Start in <state_dir>/demo with a simulated day, never in the real world."""
     import demo_day
 
-    settings = load()
+    settings = load(serving=True)
     folder = settings.state_dir / "demo"
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -377,6 +391,7 @@ def user_add(name: str, role: str, departments: tuple[str, ...], password_stdin:
     from web import passwords
 
     settings = load()
+    checked_name(name)
     for department in departments:
         if department not in settings.departments:
             raise UsageError(f"There is no department {department!r}. Known: {', '.join(settings.departments)}.")
@@ -432,6 +447,7 @@ def token_add(name: str, role: str) -> None:
     from storage import people
 
     settings = load()
+    checked_name(name)
     with world(settings) as database:
         secret = database.submit(lambda connection: people.add_token(connection, name, Role(role), datetime.now(UTC)))
         click.echo(secret.result())

@@ -61,11 +61,11 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 def _time(value: Any) -> datetime:
     try:
         moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError) as error:
+        if moment.tzinfo is None:
+            raise InvalidInput("received_at", "received_at has no zone; add Z or +08:00.")
+        return moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput("received_at", "not an ISO 8601 time, such as 2026-11-22T14:05:00Z") from error
-    if moment.tzinfo is None:
-        raise InvalidInput("received_at", "received_at has no zone; add Z or +08:00.")
-    return moment.astimezone(UTC)
 
 
 def _digest(texts: Mapping[str, str]) -> str:

@@ -34,8 +34,10 @@ def find(paths: Sequence[Path]) -> tuple[list[Found], list[Path]]:
     ignored: list[Path] = []
     for path in paths:
         if path.is_dir():
-            for folder, folders, names in os.walk(path):
+            for folder, folders, names in os.walk(path, onerror=lambda error: ignored.append(Path(error.filename))):
                 folders.sort()
+                # Links to folders are not followed, they may lead round in a circle; but nothing is left out silently.
+                ignored.extend(link for name in folders if (link := Path(folder, name)).is_symlink())
                 _sort_out(Path(folder), sorted(names), found, ignored)
         elif path.exists():
             found.append(Found(path, _KINDS.get(path.suffix.lower(), "mail")))

@@ -154,8 +154,9 @@ def reread(connection: Connection, message_id: int, item: Message) -> None:
 def first_use(connection: Connection, caller: str, key: str, ticket_id: int) -> bool:
     """True the first time that this form's key is used; a double click has one effect."""
     values = {"caller": caller, "key": key, "request": f"say {ticket_id}", "answer": {}, "at": datetime.now(UTC)}
-    made = connection.execute(insert_new(connection, idempotency).values(**values))
-    return made.rowcount == 1
+    # RETURNING, not the row count: PostgreSQL's driver does not say how many rows such an insert made.
+    query = insert_new(connection, idempotency).values(**values).returning(idempotency.c.key)
+    return connection.scalar(query) is not None
 
 
 def close_sessions(connection: Connection, person_id: int) -> None:

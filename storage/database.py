@@ -110,7 +110,7 @@ class Database:
             cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute("PRAGMA foreign_keys = ON")
-            cursor.execute("PRAGMA cache_size = -32768" if write else "PRAGMA cache_size = -8192")
+            cursor.execute("PRAGMA cache_size = -65536" if write else "PRAGMA cache_size = -8192")
             cursor.execute("PRAGMA temp_store = MEMORY")
             # Fewer, larger checkpoints: 16 MB of log instead of 4.
             cursor.execute("PRAGMA wal_autocheckpoint = 4000")
@@ -369,6 +369,6 @@ def translated(error: Exception) -> Exception:
 
 def insert_new(connection: Connection, table: Any) -> Any:
     """`INSERT ... ON CONFLICT DO NOTHING`, in the words of the connection's dialect."""
-    if connection.dialect.name == "sqlite":
-        return sqlite_insert(table).on_conflict_do_nothing()
-    return postgresql_insert(table).on_conflict_do_nothing()
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    # Without the option the row count of an insert is -1 on PostgreSQL, where one asks whether the row was new.
+    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)

@@ -25,7 +25,7 @@ quarantine = table(Quarantine)
 
 Key = tuple[str, str, str]
 
-_KEY_LENGTH = 1200
+_KEY_LENGTH = 1200  # bytes: PostgreSQL's index rows end at 2700
 
 
 def fingerprint(item: Incoming) -> str:
@@ -35,11 +35,11 @@ def fingerprint(item: Incoming) -> str:
 
 
 def external_id(item: Incoming) -> str:
-    """As stored: an id longer than the column keeps its head and the digest of the whole."""
-    text = item.external_id
-    if len(text) <= _KEY_LENGTH:
-        return text
-    return text[: _KEY_LENGTH - 65] + ":" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """As stored: an id longer than the index takes keeps its head and the digest of the whole."""
+    whole = item.external_id.encode("utf-8", "surrogatepass")
+    if len(whole) <= _KEY_LENGTH:
+        return item.external_id
+    return whole[: _KEY_LENGTH - 65].decode("utf-8", "ignore") + ":" + hashlib.sha256(whole).hexdigest()
 
 
 def tidy(text: str) -> str:
@@ -77,14 +77,14 @@ def _row(item: Incoming, now: datetime) -> dict[str, Any]:
     }
     if isinstance(item, Unreadable):
         row["state"] = InState.QUARANTINED.value
-        row["reason"] = item.reason
+        row["reason"] = tidy(item.reason)
         return row
     extra: dict[str, Any] = {}
     if item.thread_keys:
         extra["keys"] = [tidy(key) for key in item.thread_keys]
     for name in ("ticket_hint", "reply_to", "recipient"):
         if value := getattr(item, name):
-            extra[name] = tidy(value)
+            extra[name] = tidy(value[:512])
     automatic = item.automatic
     if automatic is not None:
         extra["concerns"] = [tidy(key) for key in automatic.concerns]
@@ -99,7 +99,7 @@ def _row(item: Incoming, now: datetime) -> dict[str, Any]:
         extra=extra or None,
         answerable=item.answerable and automatic is None,
         automatic=automatic.kind.value if automatic else None,
-        reason=automatic.why if automatic else None,
+        reason=tidy(automatic.why) if automatic else None,
     )
     return row
 
@@ -163,7 +163,7 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
             if isinstance(item, Message):
                 files.extend(_files(message_id, item))
             else:
-                held.append({"message_id": message_id, "step": "read", "reason": item.reason, "at": now})
+                held.append({"message_id": message_id, "step": "read", "reason": tidy(item.reason), "at": now})
         else:
             again.append((len(results) - 1, digest))
         if item.seen_at is not None:

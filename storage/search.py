@@ -48,15 +48,18 @@ def terms(text: str) -> str:
     >>> terms("理赔款 Claim-42")
     'claim 42 理赔 赔款'
     """
-    text = text[:_MOST]
-    # Most Chinese text needs NFKC for its punctuation alone, which no term contains.
-    if not text.isascii() and _COMPATIBLE.search(text):
-        text = unicodedata.normalize("NFKC", text)
-    text = text.lower()
+    text = _normal(text[:_MOST])
     found: list[str] = _WORDS.findall(text)
     for run in _HAN_RUNS.findall(text):
         found.extend(map(_JOINED, run, run[1:]) if len(run) > 1 else run)
     return " ".join(found)
+
+
+def _normal(text: str) -> str:
+    # Most Chinese text needs NFKC for its punctuation alone, which no term contains.
+    if not text.isascii() and _COMPATIBLE.search(text):
+        text = unicodedata.normalize("NFKC", text)
+    return text.lower()
 
 
 def _is_han(char: str) -> bool:
@@ -65,8 +68,7 @@ def _is_han(char: str) -> bool:
 
 def _phrases(query: str) -> list[list[str]]:
     """A query's words, each as the terms that must follow one another."""
-    normal = unicodedata.normalize("NFKC", query).lower()
-    return [terms(run).split() for run in _RUNS.findall(normal)]
+    return [terms(run).split() for run in _RUNS.findall(_normal(query))]
 
 
 def add(connection: Connection, rows: Sequence[dict[str, object]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, LargeBinary, Table, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from storage.types import Json, RowId, UtcTime
@@ -250,7 +250,7 @@ class Outbox(SQLModel, table=True):
     __table_args__ = (
         Index("ix_outbox_due", "next_at", sqlite_where=text("state IN ('queued', 'sending')"),
               postgresql_where=text("state IN ('queued', 'sending')")),
-        Index("ix_outbox_automatic", "channel", "address", "created_at", sqlite_where=text("automatic"),
+        Index("ix_outbox_automatic", "address", "created_at", sqlite_where=text("automatic"),
               postgresql_where=text("automatic")),
         Index("ix_outbox_bad", "state", "id", sqlite_where=text("state IN ('failed', 'unknown')"),
               postgresql_where=text("state IN ('failed', 'unknown')")),
@@ -365,7 +365,7 @@ class Tally(SQLModel, table=True):
 
     name: str = Field(max_length=300, primary_key=True)
     bucket: int = Field(sa_column=Column(RowId, primary_key=True, autoincrement=False))
-    n: int = _with(0)
+    n: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class Idempotency(SQLModel, table=True):

@@ -140,6 +140,20 @@ async def test_a_ticket_is_found_by_what_was_said(world: World) -> None:
     assert find("退保") == []
 
 
+async def test_a_strange_message_becomes_a_ticket_like_any_other(world: World) -> None:
+    # Random, so that PostgreSQL cannot press it into an index row; with what no database takes.
+    strange = "\0\ud800" + "".join(chr(0x4E00 + (number * 7919) % 20000) for number in range(5000))
+    outcomes = await world.come_in(
+        mail(
+            "#claim_status" + strange, subject=strange, sender=strange, sender_name=strange, external_id=strange,
+            key=strange, thread_keys=(strange,) * 50, reply_to=strange, recipient=strange, ticket_hint=strange,
+        ),
+        mail(),
+    )  # fmt: skip
+    assert [each.state for each in outcomes] == [InState.TICKETED] * 2
+    assert len(answers(world.database)) == 2
+
+
 async def test_a_redelivered_message_has_one_effect(world: World) -> None:
     once = message(external_id="same")
     [first] = await world.flow.receive([once])

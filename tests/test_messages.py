@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -129,7 +130,7 @@ async def test_long_addresses_names_and_keys_cost_one_message_their_ends(databas
     assert incoming(database, 1).address == long[:512]
 
 
-_texts = st.text(st.characters(codec=None), max_size=40)
+_texts = st.text(st.characters(exclude_categories=()), max_size=40)
 
 
 @hypothesis_settings(
@@ -170,7 +171,7 @@ async def test_attachments_are_kept_with_their_digest(database: Database) -> Non
     assert await store(database, message(attachments=files, external_id="other"))
     kept = rows(database, AttachmentTable, message_id=stored.message_id)
     assert [(row.name, row.size, row.content) for row in kept] == [("合同.pdf", 3, b"pdf"), ("", 0, b"")]
-    assert kept[0].sha256 == "6ec09f7d86bd6f7b81b5de9b6bf55c3f16fa8c3ae6a7d40a82be5cc63caa11cb" or kept[0].sha256
+    assert kept[0].sha256 == hashlib.sha256(b"pdf").hexdigest()
     with database.reading() as connection:
         assert [row.name for row in messages.attachments(connection, [stored.message_id])] == ["合同.pdf", ""]
         assert messages.attachment_of(connection, kept[0].id).content == b"pdf"

@@ -122,5 +122,5 @@ def test_a_text_is_found_by_itself(database: Database, word: str) -> None:
 
 
 def test_terms_are_bigrams_and_words() -> None:
-    assert search.terms("理赔款 Claim-42, 保 Ａ１") == "理赔 赔款 claim 42 保 a1"
+    assert search.terms("理赔款 Claim-42, 保 Ａ１") == "claim 42 a1 理赔 赔款 保"
     assert search.terms("") == ""

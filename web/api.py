@@ -5,95 +5,31 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy import Connection
 
 from channels import api
-from domain import Conflict, Forbidden, InvalidInput, NotFound, Role, SluiceError, TicketState
+from domain import Conflict, InvalidInput, NotFound, Role, TicketState
 from router.tickets import Actor
-from storage import events, people, tickets
+from storage import events, tickets
+from storage.database import insert_new
 from storage.tables import Idempotency, table
 from storage.types import AnyRow
+from web.api_access import ApiRoute, Asking, Caller, Tokens, body_of, calling, json_of
 from web.context import Web, web_of
 
-routes = APIRouter(prefix="/api/v1", tags=["api"])
-_bearer = HTTPBearer(auto_error=False, description="A token made by `bot.py token add NAME --role ROLE`.")
+__all__ = ["Tokens", "accept", "routes"]
+
+routes = APIRouter(prefix="/api/v1", tags=["api"], route_class=ApiRoute)
 _idempotency = table(Idempotency)
 _PAGE = 50
-_REMEMBERED = 5.0  # seconds that a token is believed without a look into the database
-
-
-class Unauthorized(SluiceError):
-    """Give a valid token: Authorization: Bearer <token>."""
-
-    status = 401
-
-
-# --- who asks ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    name: str
-    role: Role
-
-    @property
-    def actor(self) -> Actor:
-        return Actor(f"token:{self.name}", self.role)
-
-
-class Tokens:
-    """Token holders, remembered for a few seconds: the hot path asks the database once, not with each message."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Caller]] = {}
-
-    async def caller(self, web: Web, secret: str) -> Caller:
-        now = time.monotonic()
-        digest = people.digest(secret)
-        known = self._known.get(digest)
-        if known is not None and known[0] > now:
-            return known[1]
-        found = await web.database.read(lambda connection: people.token_holder(connection, secret))
-        if found is None:
-            self._known.pop(digest, None)
-            raise Unauthorized
-        if len(self._known) > 1000:
-            self._known.clear()
-        caller = Caller(*found)
-        self._known[digest] = (now + _REMEMBERED, caller)
-        return caller
-
-
-async def _caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Caller:
-    if credentials is None or not credentials.credentials:
-        raise Unauthorized
-    tokens: Tokens = request.app.state.tokens
-    return await tokens.caller(web_of(request), credentials.credentials)
-
-
-Asking = Annotated[Caller, Depends(_caller)]
-
-
-def _needs(caller: Caller, *roles: Role) -> None:
-    if caller.role not in roles:
-        wanted = ", ".join(role.value for role in roles)
-        raise Forbidden(f"The token {caller.name!r} has the role {caller.role}; this needs {wanted}.")
-
-
 _DESK = (Role.AGENT, Role.SUPERVISOR, Role.ADMIN)
 
 
@@ -132,21 +68,14 @@ async def post_message(request: Request, caller: Asking) -> Response:
 
 async def accept(request: Request) -> Response:
     """The same without FastAPI's machinery, which cost as much as all the rest: the route that is really served."""
-    scheme, _space, secret = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret:
-        raise Unauthorized
-    tokens: Tokens = request.app.state.tokens
-    return await _accept(request, await tokens.caller(web_of(request), secret))
+    return await _accept(request, await calling(request))
 
 
 async def _accept(request: Request, caller: Caller) -> Response:
-    _needs(caller, Role.CHANNEL, Role.ADMIN)
+    caller.needs(Role.CHANNEL, Role.ADMIN)
     web = web_of(request)
-    raw = await _body(request, web.settings.body_most)
-    try:
-        record = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("", "The body is no JSON.") from error
+    raw = await body_of(request)
+    record = json_of(raw)
     message = api.parse(record, caller.name, raw, datetime.now(UTC))
     [stored] = await web.flow.receive([message])
     return Response(
@@ -154,23 +83,6 @@ async def _accept(request: Request, caller: Caller) -> Response:
         status_code=202 if stored.new else 200,
         media_type="application/json",
     )
-
-
-async def _body(request: Request, most: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > most:
-            raise TooLarge(f"The body is larger than {most} bytes.")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-class TooLarge(SluiceError):
-    """The body is too large."""
-
-    status = 413
 
 
 # --- tickets ----------------------------------------------------------------------------------------------------------
@@ -184,9 +96,12 @@ def _from_cursor(text: str | None) -> int | None:
     if not text:
         return None
     try:
-        return int(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except (ValueError, binascii.Error) as error:
-        raise InvalidInput("cursor", "This is no cursor of ours; take `next` of the page before.") from error
+        value = int(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error):
+        value = -1
+    if not 0 <= value < 2**62:
+        raise InvalidInput("cursor", "This is no cursor of ours; take `next` of the page before.")
+    return value
 
 
 @routes.get("/tickets")
@@ -194,13 +109,13 @@ async def list_tickets(
     request: Request,
     caller: Asking,
     department: str | None = None,
-    state: Annotated[TicketState | None, Query()] = None,
+    state: Annotated[TicketState | None, Query(), BeforeValidator(lambda given: given or None)] = None,
     q: str = "",
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = _PAGE,
 ) -> dict[str, Any]:
     """Tickets, newest first. `q` matches number, sender, subject and text."""
-    _needs(caller, *_DESK)
+    caller.needs(*_DESK)
     before = _from_cursor(cursor)
 
     def query(connection: Connection) -> list[AnyRow]:
@@ -208,7 +123,7 @@ async def list_tickets(
             tickets.listed(
                 connection,
                 departments=[department] if department else None,
-                states=[state.value] if state else None,
+                states=[state] if state else None,
                 q=q,
                 before=before,
                 limit=limit + 1,
@@ -231,14 +146,14 @@ async def list_queue(
     limit: Annotated[int, Query(ge=1, le=200)] = _PAGE,
 ) -> dict[str, Any]:
     """A department's unclosed tickets, most urgent first."""
-    _needs(caller, *_DESK)
+    caller.needs(*_DESK)
     web = web_of(request)
     if department not in web.desk.taxonomy.departments:
         raise NotFound(f"There is no department {department!r}.")
     offset = _from_cursor(cursor) or 0
     rows = await web.database.read(
         lambda connection: tickets.queue(
-            connection, department=department, states=tickets.UNCLOSED, offset=max(0, offset), limit=limit + 1
+            connection, department=department, states=tickets.UNCLOSED, offset=offset, limit=limit + 1
         )
     )
     return {
@@ -250,7 +165,7 @@ async def list_queue(
 @routes.get("/tickets/{number}")
 async def get_ticket(request: Request, caller: Asking, number: str) -> dict[str, Any]:
     """A ticket with its messages, events and tracking link."""
-    _needs(caller, *_DESK)
+    caller.needs(*_DESK)
     web = web_of(request)
     ticket_id = tickets.id_of(number)
     return await web.database.read(lambda connection: _whole(connection, web, ticket_id))
@@ -321,22 +236,21 @@ Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
 
 async def _do(request: Request, caller: Caller, number: str, key: str | None, body: Body, verb: Verb) -> Response:
     """Run a verb once for its Idempotency-Key, and answer with the ticket."""
-    _needs(caller, *_DESK)
+    caller.needs(*_DESK)
     web = web_of(request)
     ticket_id = tickets.id_of(number)
     asked = hashlib.sha256(f"{request.url.path}\0{body.model_dump_json()}".encode()).hexdigest()
 
     def unit(connection: Connection) -> dict[str, Any]:
-        if key is not None:
+        if key:
             known = _answered(connection, caller.name, key, asked)
             if known is not None:
                 return known
         verb(connection, ticket_id, caller.actor)
         answer = tickets.as_exported(tickets.get(connection, ticket_id))
-        if key is not None:
-            now = datetime.now(UTC)
-            values = {"caller": caller.name, "key": key, "request": asked, "answer": answer, "at": now}
-            connection.execute(sa.insert(_idempotency).values(**values))
+        if key:
+            mine = _idempotency.c.caller == caller.name, _idempotency.c.key == key
+            connection.execute(sa.update(_idempotency).where(*mine).values(answer=answer))
         return answer
 
     answer = await web.database.write(unit)
@@ -345,10 +259,15 @@ async def _do(request: Request, caller: Caller, number: str, key: str | None, bo
 
 
 def _answered(connection: Connection, caller: str, key: str, asked: str) -> dict[str, Any] | None:
-    query = sa.select(_idempotency).where(_idempotency.c.caller == caller, _idempotency.c.key == key)
-    row = connection.execute(query).first()
-    if row is None:
+    """The answer that a key was given, or None when it is ours now. Raises `Conflict` for another request's key.
+
+    The key is taken before anything else happens: whoever sends it at the same time waits here for our commit.
+    """
+    values = {"caller": caller, "key": key, "request": asked, "answer": {}, "at": datetime.now(UTC)}
+    if connection.execute(insert_new(connection, _idempotency).values(**values)).rowcount == 1:
         return None
+    query = sa.select(_idempotency).where(_idempotency.c.caller == caller, _idempotency.c.key == key)
+    row = connection.execute(query).one()
     if row.request != asked:
         raise Conflict("This Idempotency-Key was used for something else.")
     answer: dict[str, Any] = row.answer

@@ -90,13 +90,17 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
+#: what proxies add
+_FORWARDED = ("forwarded", "via", "x-real-ip")
+
+
 def _may_read(request: Request, web: Web) -> None:
     """This machine, or who holds the token. A proxy on this machine is not this machine."""
     token = web.settings.metrics_token
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
     if token and hmac.compare_digest(given.encode(), token.encode()):
         return
-    forwarded = any(name in request.headers for name in ("x-forwarded-for", "forwarded", "x-real-ip"))
+    forwarded = any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers)
     host = request.client.host if request.client else ""
     try:
         local = ipaddress.ip_address(host).is_loopback

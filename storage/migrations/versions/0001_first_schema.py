@@ -68,7 +68,7 @@ def upgrade() -> None:
     op.create_table('tally',
     sa.Column('name', sa.String(length=300), nullable=False),
     sa.Column('bucket', RowId, autoincrement=False, nullable=False),
-    sa.Column('n', sa.Integer(), nullable=False),
+    sa.Column('n', sa.BigInteger(), nullable=False),
     sa.PrimaryKeyConstraint('name', 'bucket')
     )
     op.create_table('token',
@@ -265,7 +265,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('message_id')
     )
-    op.create_index('ix_outbox_automatic', 'outbox', ['channel', 'address', 'created_at'], unique=False, sqlite_where=sa.text('automatic'), postgresql_where=sa.text('automatic'))
+    op.create_index('ix_outbox_automatic', 'outbox', ['address', 'created_at'], unique=False, sqlite_where=sa.text('automatic'), postgresql_where=sa.text('automatic'))
     op.create_index('ix_outbox_bad', 'outbox', ['state', 'id'], unique=False, sqlite_where=sa.text("state IN ('failed', 'unknown')"), postgresql_where=sa.text("state IN ('failed', 'unknown')"))
     op.create_index('ix_outbox_due', 'outbox', ['next_at'], unique=False, sqlite_where=sa.text("state IN ('queued', 'sending')"), postgresql_where=sa.text("state IN ('queued', 'sending')"))
     op.create_index(op.f('ix_outbox_ticket_id'), 'outbox', ['ticket_id'], unique=False)
