@@ -110,10 +110,11 @@ class Clock:
             while await self._database.write(lambda connection: erase.old_automatic(connection, now - automatic)):
                 pass
         if (closed := keep.closed) is not None:
-            for customer_id in await self._database.read(
-                lambda connection: erase.closed_customers(connection, now - closed)
-            ):
+            gone = await self._database.read(lambda connection: erase.closed_customers(connection, now - closed))
+            for customer_id in gone:
                 await self._database.write(partial(erase.customer, customer_id=customer_id, now=now, actor="clock"))
+            if gone:
+                await asyncio.to_thread(erase.compact, self._database)
 
         def small(connection: Connection) -> None:
             erase.old_answers(connection, now - _DAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -140,12 +141,15 @@ class Flow:
             if not rings:
                 continue
             await self._flood.give_way(stop)
-            # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it.
-            for ring in rings:
-                if ring.again and not stop.is_set():
-                    await self._count_lost(ring.message_id)
-                    await self._work_off([ring], stop)
             await self._work_off([ring for ring in rings if not ring.again], stop)
+            # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it, and
+            # in no fixed order, so that no message is the first each time when somebody else kills them.
+            again = [ring for ring in rings if ring.again]
+            for ring in random.sample(again, len(again)):
+                if stop.is_set():
+                    break
+                await self._count_lost(ring.message_id)
+                await self._work_off([ring], stop)
 
     async def _work_off(self, rings: Sequence[Ring], stop: asyncio.Event) -> None:
         while rings and not stop.is_set():

@@ -10,9 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 
 from domain import TRIAGE, InState, Message, NotFound
-from storage import messages, notes, tickets
+from storage import events, messages, notes, tickets
 from storage.database import insert_new
-from storage.events import event
 from storage.tables import Idempotency, Person, Quarantine, SignIn, table
 from storage.types import AnyRow
 
@@ -22,6 +21,7 @@ person = table(Person)
 quarantine = table(Quarantine)
 idempotency = table(Idempotency)
 sign_in = table(SignIn)
+event = events.event
 
 _ACTIVE = ticket.c.state.in_([str(state) for state in tickets.ACTIVE])
 #: what waits for a supervisor's eye at the triage desk
@@ -36,6 +36,8 @@ class Counts:
     mine: int
     review: int
     quarantined: int
+    #: the newest event that these numbers include
+    newest: int
 
     def visible(self, departments: Collection[str] | None) -> dict[str, int]:
         """Queues of these departments, all for None, and their sum."""
@@ -53,6 +55,7 @@ def counts(connection: Connection, person_id: int | None) -> Counts:
         (connection.scalar(mine) or 0) if person_id is not None else 0,
         connection.scalar(review) or 0,
         connection.scalar(held) or 0,
+        events.newest(connection),
     )
 
 
@@ -65,7 +68,7 @@ def rows(connection: Connection, ids: Collection[int]) -> Sequence[AnyRow]:
     """Tickets as a queue lists them, by id."""
     if not ids:
         return []
-    query = tickets._LISTED.add_columns(tickets._DUE.label("due_at")).where(ticket.c.id.in_(sorted(ids)))
+    query = tickets.LISTED.add_columns(tickets.DUE.label("due_at")).where(ticket.c.id.in_(sorted(ids)))
     return connection.execute(query).all()
 
 
@@ -80,9 +83,9 @@ def review(connection: Connection, *, why: str = "", offset: int = 0, limit: int
         )
         condition = sa.and_(_ACTIVE, moved)
     query = (
-        tickets._LISTED.add_columns(tickets._DUE.label("due_at"))
+        tickets.LISTED.add_columns(tickets.DUE.label("due_at"))
         .where(condition)
-        .order_by(tickets._PINNED, tickets._RANK.desc(), tickets._DUE.asc().nulls_last(), ticket.c.id)
+        .order_by(tickets.PINNED, tickets.RANK.desc(), tickets.DUE.asc().nulls_last(), ticket.c.id)
         .offset(offset)
         .limit(limit)
     )
@@ -92,7 +95,7 @@ def review(connection: Connection, *, why: str = "", offset: int = 0, limit: int
 def of_customer(connection: Connection, customer_id: int, *, but: int, limit: int = 5) -> Sequence[AnyRow]:
     """A customer's other tickets, newest first."""
     query = (
-        tickets._LISTED.add_columns(tickets._DUE.label("due_at"))
+        tickets.LISTED.add_columns(tickets.DUE.label("due_at"))
         .where(ticket.c.customer_id == customer_id, ticket.c.id != but)
         .order_by(ticket.c.id.desc())
         .limit(limit)
@@ -141,14 +144,25 @@ def held(connection: Connection, quarantine_id: int) -> AnyRow:
     return row
 
 
+def still_unread(connection: Connection, quarantine_id: int, reason: str, actor: str) -> None:
+    """A second reading failed as well: it stays, with what was wrong this time. Raises `NotFound`."""
+    message_id = held(connection, quarantine_id).message_id
+    reason, now = messages.tidy(reason), datetime.now(UTC)
+    entry = sa.update(quarantine).where(quarantine.c.id == quarantine_id, quarantine.c.outcome.is_(None))
+    connection.execute(entry.values(reason=reason, at=now))
+    item = sa.update(message).where(message.c.id == message_id, message.c.state == InState.QUARANTINED.value)
+    connection.execute(item.values(reason=reason, tries=message.c.tries + 1))
+    events.append(connection, [events.row("quarantine_retried", actor, now, message=message_id, step="read")])
+
+
 def reread(connection: Connection, message_id: int, item: Message) -> None:
     """Write what a second reading of a message's raw found: it could not be read the first time."""
-    found = messages._row(item, datetime.now(UTC))
+    found = messages.as_row(item, datetime.now(UTC))
     kept = ("address", "name", "subject", "text", "clean", "key", "thread", "extra", "answerable", "automatic")
     notes.rewrite(connection, message_id, **{name: found[name] for name in kept})
     known = messages.attachments(connection, [message_id])
     if item.attachments and not known:
-        connection.execute(sa.insert(messages.attachment), messages._files(message_id, item))
+        connection.execute(sa.insert(messages.attachment), messages.as_files(message_id, item))
 
 
 def first_use(connection: Connection, caller: str, key: str, ticket_id: int) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, delete, select, update
 
+from domain import public_number
 from storage import events, search
+from storage.database import Database
 from storage.tables import (
     Address,
     Attachment,
@@ -66,6 +69,11 @@ def customer(connection: Connection, customer_id: int, now: datetime, actor: str
         .values(address="", subject="", snippet="", version=ticket.c.version + 1, updated_at=now)
     )
     removed["tickets_blanked"] = changed.rowcount
+    # Remembered answers of the API hold the ticket as it was.
+    answer = _T[Idempotency].c.answer["number"].as_string()
+    numbers = [public_number(ticket_id) for ticket_id in connection.scalars(tickets)]
+    for start in range(0, len(numbers), 500):
+        connection.execute(delete(_T[Idempotency]).where(answer.in_(numbers[start : start + 500])))
     connection.execute(update(_T[Customer]).where(_T[Customer].c.id == customer_id).values(name="", erased_at=now))
     events.append(connection, [events.row("erased", actor, now, customer=customer_id)])
     return removed
@@ -82,6 +90,13 @@ def _forget_messages(connection: Connection, ids: list[int]) -> int:
         search.remove(connection, some)
         connection.execute(delete(_T[Message]).where(_T[Message].c.id.in_(some)))
     return attachments
+
+
+def compact(database: Database) -> None:
+    """After erasing: rewrite the search index without the words that were removed, in steps that let others write."""
+    begin = True
+    while database.submit(partial(search.compact, begin=begin)).result():
+        begin = False
 
 
 def old_raw(connection: Connection, before: datetime, *, limit: int = 500) -> int:

@@ -53,7 +53,8 @@ def tidy(text: str) -> str:
     return text
 
 
-def _row(item: Incoming, now: datetime) -> dict[str, Any]:
+def as_row(item: Incoming, now: datetime) -> dict[str, Any]:
+    """What is stored of a message."""
     row: dict[str, Any] = {
         "direction": "in",
         "channel": item.channel,
@@ -124,7 +125,7 @@ def _known(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
 def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
     """Store incoming messages. A batch call: one `Stored` for each, in order; a known key stores nothing again."""
     now = datetime.now(UTC)
-    rows = [_row(item, now) for item in items]
+    rows = [as_row(item, now) for item in items]
     keys = [(row["channel"], row["account"], row["external_id"]) for row in rows]
     # A mailbox whose UIDs were seen already may show a mail with headers that a server rewrote: the mark decides.
     marked = _by_mark(connection, items)
@@ -161,7 +162,7 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
         if new:
             bodies.append({"message_id": message_id, "body": item.raw, "fingerprint": digest})
             if isinstance(item, Message):
-                files.extend(_files(message_id, item))
+                files.extend(as_files(message_id, item))
             else:
                 held.append({"message_id": message_id, "step": "read", "reason": tidy(item.reason), "at": now})
         else:
@@ -182,7 +183,8 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
     return results
 
 
-def _files(message_id: int, item: Message) -> list[dict[str, Any]]:
+def as_files(message_id: int, item: Message) -> list[dict[str, Any]]:
+    """The rows of a message's attachments."""
     return [
         {
             "message_id": message_id,

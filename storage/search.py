@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 _MOST = 4000  # characters of one message that are searchable; a longer one is mostly quotes and signatures
 _JOINED: Callable[[str, str], str] = str.__add__
+_STEP = 1000  # pages of the index that one step of `compact` rewrites
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 #: full-width letters and digits, ligatures and compatibility ideographs: what NFKC changes of a term
 _COMPATIBLE = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a\uf900-\ufaff\ufb00-\ufb06\u2460-\u24ff]")
@@ -83,6 +84,20 @@ def remove(connection: Connection, message_ids: Iterable[int]) -> None:
     rows = [{"id": each} for each in message_ids]
     if rows:
         connection.execute(statement, rows)
+
+
+def compact(connection: Connection, *, begin: bool) -> bool:
+    """One step of rewriting the index without what was removed; True while there is more to do.
+
+    FTS5 keeps a removed term until its segments are merged. PostgreSQL's vacuum does the like by itself.
+    """
+    if connection.dialect.name != "sqlite":
+        return False
+    changes = sa.text("SELECT total_changes()")
+    before = connection.scalar(changes) or 0
+    pages = -_STEP if begin else _STEP  # a negative number also takes in what no merge would touch yet
+    connection.execute(sa.text("INSERT INTO message_search (message_search, rank) VALUES ('merge', :n)"), {"n": pages})
+    return (connection.scalar(changes) or 0) - before >= 2
 
 
 def matching(connection: Connection, query: str) -> sa.Select[Any] | None:

@@ -27,7 +27,8 @@ attachment = table(Attachment)
 UNCLOSED = (TicketState.NEW, TicketState.OPEN, TicketState.PENDING, TicketState.RESOLVED)
 ACTIVE = (TicketState.NEW, TicketState.OPEN, TicketState.PENDING)
 
-_RANK = sa.case({each.value: each.rank for each in Priority}, value=ticket.c.priority, else_=1)
+#: a priority as a number, the most urgent highest
+RANK = sa.case({each.value: each.rank for each in Priority}, value=ticket.c.priority, else_=1)
 
 
 def thread_key(channel: str, address: str, key: str) -> str:
@@ -123,7 +124,8 @@ def id_of(number: str) -> int:
     return found
 
 
-_LISTED = (
+#: a ticket with `owner` (name or None) and `customer_name`
+LISTED = (
     sa.select(ticket, person.c.name.label("owner"), customer.c.name.label("customer_name"))
     .outerjoin(person, person.c.id == ticket.c.owner_id)
     .join(customer, customer.c.id == ticket.c.customer_id)
@@ -132,7 +134,7 @@ _LISTED = (
 
 def get(connection: Connection, ticket_id: int) -> AnyRow:
     """A ticket with `owner` (name or None) and `customer_name`. Raises `NotFound`."""
-    row = connection.execute(_LISTED.where(ticket.c.id == ticket_id)).first()
+    row = connection.execute(LISTED.where(ticket.c.id == ticket_id)).first()
     if row is None:
         raise NotFound("There is no such ticket.")
     return row
@@ -140,14 +142,14 @@ def get(connection: Connection, ticket_id: int) -> AnyRow:
 
 def by_token(connection: Connection, token: str) -> AnyRow:
     """The ticket behind a tracking link. Raises `NotFound`."""
-    row = connection.execute(_LISTED.where(ticket.c.token == token)).first()
+    row = connection.execute(LISTED.where(ticket.c.token == token)).first()
     if row is None:
         raise NotFound("This link leads nowhere. Is it complete?")
     return row
 
 
 #: The nearest open promise: what is due first decides the place in a queue.
-_DUE = sa.case(
+DUE = sa.case(
     (ticket.c.state == TicketState.RESOLVED.value, None),
     (ticket.c.paused_at.is_not(None), None),
     (ticket.c.first_response_at.is_(None), ticket.c.first_due_at),
@@ -156,11 +158,11 @@ _DUE = sa.case(
 
 #: People in danger stand above everything else; then priority, then what is due next.
 _RISK = sa.cast(ticket.c.risk, sa.Text)
-_PINNED = sa.case((_RISK.like("%self_harm%"), 0), (_RISK.like("%injury%"), 1), else_=2)
+PINNED = sa.case((_RISK.like("%self_harm%"), 0), (_RISK.like("%injury%"), 1), else_=2)
 
 
 def _late(now: datetime) -> ColumnElement[int]:
-    return sa.case((sa.type_coerce(_DUE, UtcTime) < now, 0), else_=1)
+    return sa.case((sa.type_coerce(DUE, UtcTime) < now, 0), else_=1)
 
 
 def _found(connection: Connection, q: str) -> ColumnElement[bool]:
@@ -188,7 +190,7 @@ def listed(
     limit: int = 50,
 ) -> Sequence[AnyRow]:
     """Tickets, newest first, as pages: `before` is the last id of the page before."""
-    query = _LISTED.order_by(ticket.c.id.desc()).limit(limit)
+    query = LISTED.order_by(ticket.c.id.desc()).limit(limit)
     if departments is not None:
         query = query.where(ticket.c.department.in_(list(departments)))
     if states is not None:
@@ -221,9 +223,9 @@ def queue(
 ) -> Sequence[AnyRow]:
     """A queue, most urgent first: people in danger, over due, priority, due soonest, waiting longest."""
     query = (
-        _LISTED.add_columns(_DUE.label("due_at"))
+        LISTED.add_columns(DUE.label("due_at"))
         .where(ticket.c.state.in_([str(state) for state in states]))
-        .order_by(_PINNED, _late(datetime.now(UTC)), _RANK.desc(), _DUE.asc().nulls_last(), ticket.c.id)
+        .order_by(PINNED, _late(datetime.now(UTC)), RANK.desc(), DUE.asc().nulls_last(), ticket.c.id)
         .offset(offset)
         .limit(limit)
     )
@@ -300,7 +302,7 @@ def last_key(connection: Connection, ticket_id: int) -> tuple[str, list[str]]:
 
 def export(connection: Connection) -> Iterable[dict[str, Any]]:
     """Every ticket in the export's form, in order of opening."""
-    query = _LISTED.order_by(ticket.c.id).execution_options(yield_per=1000)
+    query = LISTED.order_by(ticket.c.id).execution_options(yield_per=1000)
     for row in connection.execute(query):
         yield as_exported(row)
 

@@ -55,18 +55,18 @@ async def test_a_message_is_stored_once_and_the_first_content_stays(api: Api) ->
     assert await api.count("message") == 1
 
 
-async def test_the_account_is_the_token_s_name(api: Api) -> None:
+async def test_the_account_is_the_token_s_name(small: Api) -> None:
     record = {"external_id": "same", "sender": "li@example.com", "text": "hello"}
     answers = []
     for role in (Role.CHANNEL, Role.ADMIN):
-        async with api.client(role) as client:
+        async with small.client(role) as client:
             answers.append(await client.post("/api/v1/messages", json=record))
     assert [each.status_code for each in answers] == [202, 202]
-    assert await api.count("message", account="the-channel") == 1
-    assert await api.count("message", account="the-admin") == 1
+    assert await small.count("message", account="the-channel") == 1
+    assert await small.count("message", account="the-admin") == 1
 
 
-async def test_the_same_thread_and_sender_join_and_nobody_else(api: Api) -> None:
+async def test_the_same_thread_and_sender_join_and_nobody_else(small: Api) -> None:
     for fields in (
         {"thread": "t", "sender": "a@example.com"},
         {"thread": "t", "sender": "a@example.com"},
@@ -74,8 +74,8 @@ async def test_the_same_thread_and_sender_join_and_nobody_else(api: Api) -> None
         {"sender": "a@example.com"},
         {"sender": "a@example.com"},
     ):
-        await api.ticket(**fields)
-    async with api.client(Role.AGENT) as client:
+        await small.ticket(**fields)
+    async with small.client(Role.AGENT) as client:
         items = (await client.get("/api/v1/tickets")).json()["items"]
         whole = [(await client.get(f"/api/v1/tickets/{each['number']}")).json() for each in items]
     incoming = [(each["customer"], sum(m["direction"] == "in" for m in each["messages"])) for each in whole]
@@ -293,12 +293,12 @@ async def test_filters_and_search(api: Api) -> None:
         assert await numbers(api, "tickets", **params) == expected, params
 
 
-async def test_pages_have_neither_gaps_nor_repeats_while_more_come_in(api: Api) -> None:
-    made = [await api.ticket(sender=f"c{n}@example.com") for n in range(7)]
-    assert await numbers(api, "tickets") == made[::-1]
-    async with api.client(Role.AGENT) as client:
+async def test_pages_have_neither_gaps_nor_repeats_while_more_come_in(small: Api) -> None:
+    made = [await small.ticket(sender=f"c{n}@example.com") for n in range(7)]
+    assert await numbers(small, "tickets") == made[::-1]
+    async with small.client(Role.AGENT) as client:
         first = (await client.get("/api/v1/tickets", params={"limit": 3})).json()
-        await api.ticket(sender="late@example.com")
+        await small.ticket(sender="late@example.com")
         rest = (await client.get("/api/v1/tickets", params={"limit": 200, "cursor": first["next"]})).json()
     assert [each["number"] for each in first["items"] + rest["items"]] == made[::-1]
     assert rest["next"] is None

@@ -74,20 +74,19 @@ async def test_every_verb_answers_with_the_ticket(api: Api) -> None:
     assert len(api.nudges) == len(steps)  # delivery hears of it
 
 
-async def test_a_forbidden_move_changes_nothing(api: Api) -> None:
-    number = await api.ticket()
-    for verb in ("close", "reopen"):
-        answer = await act(api, number, verb, {})
-        assert answer.status_code == 409
-        assert answer.json()["error"]
-    assert (await act(api, number, "resolve", {})).status_code == 200
-    assert (await act(api, number, "close", {})).status_code == 200
+async def test_a_forbidden_move_changes_nothing(small: Api) -> None:
+    number = await small.ticket()
+    answer = await act(small, number, "close", {})
+    assert answer.status_code == 409
+    assert answer.json()["error"]
+    assert (await act(small, number, "resolve", {})).status_code == 200
+    assert (await act(small, number, "close", {})).status_code == 200
     for verb, body in (
         ("reply", {"text": "late"}), ("pending", {}), ("resolve", {}), ("reopen", {}), ("assign", {"user": None}),
         ("transfer", {"department": "billing", "reason": "late"}),
     ):  # fmt: skip
-        assert (await act(api, number, verb, body)).status_code == 409, verb
-    assert await api.count("outbox", kind="reply") == 0
+        assert (await act(small, number, verb, body)).status_code == 409, verb
+    assert await small.count("outbox", kind="reply") == 0
 
 
 @pytest.mark.parametrize(
@@ -138,27 +137,27 @@ async def test_the_same_key_and_body_have_one_effect_and_one_answer(api: Api) ->
     assert await api.count("event", kind="replied") == 1
 
 
-async def test_the_same_key_for_something_else_is_refused(api: Api) -> None:
-    number, other = await api.ticket(), await api.ticket()
-    assert (await act(api, number, "reply", {"text": "once"}, "k")).status_code == 200
+async def test_the_same_key_for_something_else_is_refused(small: Api) -> None:
+    number, other = await small.ticket(), await small.ticket()
+    assert (await act(small, number, "reply", {"text": "once"}, "k")).status_code == 200
     for where, verb, body in (
         (number, "reply", {"text": "twice"}),
         (number, "note", {"text": "once"}),
         (other, "reply", {"text": "once"}),
     ):
-        assert (await act(api, where, verb, body, "k")).status_code == 409
-    assert await api.count("outbox", kind="reply") == 1
-    assert await api.count("event", kind="noted") == 0
+        assert (await act(small, where, verb, body, "k")).status_code == 409
+    assert await small.count("outbox", kind="reply") == 1
+    assert await small.count("event", kind="noted") == 0
     # Another program's keys are its own.
-    async with api.client(Role.ADMIN, headers={"Idempotency-Key": "k"}) as client:
+    async with small.client(Role.ADMIN, headers={"Idempotency-Key": "k"}) as client:
         assert (await client.post(f"/api/v1/tickets/{number}/reply", json={"text": "mine"})).status_code == 200
 
 
-async def test_a_key_is_not_used_up_by_a_refusal(api: Api) -> None:
-    number = await api.ticket()
-    assert (await act(api, number, "close", {}, "k")).status_code == 409
-    assert (await act(api, number, "resolve", {})).status_code == 200
-    assert (await act(api, number, "close", {}, "k")).json()["state"] == "closed"
+async def test_a_key_is_not_used_up_by_a_refusal(small: Api) -> None:
+    number = await small.ticket()
+    assert (await act(small, number, "close", {}, "k")).status_code == 409
+    assert (await act(small, number, "resolve", {})).status_code == 200
+    assert (await act(small, number, "close", {}, "k")).json()["state"] == "closed"
 
 
 async def test_without_a_key_each_call_counts(small: Api) -> None:
@@ -178,7 +177,7 @@ async def test_the_same_key_at_the_same_time_in_two_processes(api: Api, settings
             calls = [act(each, number, "reply", {"text": f"once {n}"}, f"k{n}") for each in [api, other] * 4]
             answers = await asyncio.gather(*calls)
             assert [each.status_code for each in answers] == [200] * 8, [each.text for each in answers]
-            assert len({each.text for each in answers}) == 1
+            assert all(each.json() == answers[0].json() for each in answers)
             assert await api.count("outbox", kind="reply") == n + 1
             # Of two different bodies under one key, one is done.
             calls = [act(each, number, "note", {"text": f"{n} {i}"}, f"n{n}") for i, each in enumerate([api, other])]

@@ -160,7 +160,7 @@ async def test_a_clock_runs_until_it_is_told_to_stop(world: World) -> None:
 
 
 async def tidy(world: World, after: timedelta, **keep: timedelta | None) -> None:
-    desk = make_world(world.database, world.settings, retention=RetentionSettings(**keep)).desk  # type: ignore[arg-type]
+    desk = make_world(world.database, world.settings, retention=RetentionSettings(**keep)).desk
     now = datetime.now(UTC) + after
     await Clock(world.database, desk, now=lambda: now).tidy()
 

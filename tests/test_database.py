@@ -345,7 +345,7 @@ def test_two_processes_write_to_one_file(tmp_path: Path) -> None:
 
 
 def test_insert_new_leaves_what_is_there(database: Database) -> None:
-    def unit(connection: Connection) -> int | None:
+    def unit(connection: Connection) -> Any:
         connection.execute(insert_new(connection, cursor), [{"name": "x", "value": 1}])
         connection.execute(insert_new(connection, cursor), [{"name": "x", "value": 2}, {"name": "y", "value": 2}])
         return connection.scalar(sa.select(sa.func.sum(cursor.c.value)))

@@ -24,7 +24,9 @@ VERSIONS = ROOT / "storage" / "migrations" / "versions"
 
 def ours(_object: object, name: str | None, kind: str, _reflected: bool, _to: object) -> bool:
     """The search index has no form that both databases share: `storage.search` makes it."""
-    return not (kind in ("table", "index") and name is not None and name.removeprefix("ix_").startswith("message_search"))
+    return not (
+        kind in ("table", "index") and name is not None and name.removeprefix("ix_").startswith("message_search")
+    )
 
 
 def differences(connection: Connection) -> list[object]:

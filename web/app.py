@@ -10,13 +10,13 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain import InvalidInput, SluiceError, TooMany, Unavailable
 from web import api, chat, console, docs, health, public
 from web.chat_lines import Chat
+from web.console_static import KeptFiles
 from web.context import Web
 from web.paths import STATIC
 
@@ -79,7 +79,7 @@ def create_app(web: Web) -> FastAPI:
     app.include_router(console.routes, include_in_schema=False)
     if web.settings.chat.enabled:
         app.include_router(chat.routes, include_in_schema=False)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", KeptFiles(directory=STATIC), name="static")
     app.add_exception_handler(SluiceError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _unknown_error)

@@ -20,10 +20,12 @@ from web import console_labels as labels
 from web.auth import Posted, Visit, leading, leading_posted
 from web.console_page import ConsoleRoute, done, page
 from web.console_queue import rail
+from web.words import N_
 
 routes = APIRouter(route_class=ConsoleRoute, include_in_schema=False)
 
 _MOST = 50
+_UNREADABLE = N_("It still cannot be read. It stays in quarantine, with the new reason.")
 
 
 # --- automatic mail ---------------------------------------------------------------------------------------------------
@@ -65,19 +67,27 @@ async def make_ticket(message_id: int, form: Annotated[Posted, Depends(leading_p
 async def show_quarantine(
     request: Request, visit: Annotated[Visit, Depends(leading)], before: int | None = None
 ) -> Response:
+    return await quarantine_page(request, visit, before=before)
+
+
+async def quarantine_page(
+    request: Request, visit: Visit, *, before: int | None = None, status: int = 200, problem: str = ""
+) -> Response:
     def query(connection: Connection) -> tuple[list[AnyRow], console.Counts]:
         rows = list(messages.quarantined(connection, before=before, limit=_MOST + 1))
         return rows, console.counts(connection, visit.person.id)
 
     rows, tally = await visit.web.database.read(query)
     return page(
-        request, "quarantine.html", visit=visit, rows=rows[:_MOST], more=len(rows) > _MOST,
-        active="intake", part="quarantine", **rail(visit, tally),
+        request, "quarantine.html", visit=visit, status=status, problem=problem, rows=rows[:_MOST],
+        more=len(rows) > _MOST, active="intake", part="quarantine", **rail(visit, tally),
     )  # fmt: skip
 
 
 @routes.post("/console/intake/quarantine/{quarantine_id}/retry")
-async def retry(quarantine_id: int, form: Annotated[Posted, Depends(leading_posted)]) -> Response:
+async def retry(
+    request: Request, quarantine_id: int, form: Annotated[Posted, Depends(leading_posted)]
+) -> Response:
     """Try again. What could not be read the first time is read anew from its raw."""
     web, actor = form.visit.web, form.visit.actor
 
@@ -88,7 +98,15 @@ async def retry(quarantine_id: int, form: Annotated[Posted, Depends(leading_post
         return entry, messages.get(connection, entry.message_id), body
 
     entry, row, body = await web.database.read(query)
-    item = await asyncio.to_thread(_read_again, row, body) if entry.step == "read" else None
+    item: Message | None = None
+    if entry.step == "read":
+        try:
+            item = await asyncio.to_thread(_read_again, row, body)
+        except Exception as error:  # whatever a strange mail makes a parser raise
+            reason = f"it cannot be parsed: {type(error).__name__}"
+            await web.database.write(lambda c: console.still_unread(c, quarantine_id, reason, actor.name))
+            problem = form.visit.words.gettext(_UNREADABLE)
+            return await quarantine_page(request, form.visit, status=422, problem=problem)
 
     def unit(connection: Connection) -> int:
         message_id = web.verbs.retry_quarantined(connection, quarantine_id, actor)

@@ -2,6 +2,9 @@
 
 It reads the events table, so that it hears of what other processes did. PostgreSQL may show event 8 before event 7:
 holes are looked at again until they are filled or older than any transaction.
+
+A page hears `hello` once the poller follows the events, with the number of the newest that it will not be told any
+more. A page that was made before that event asks for what it missed.
 """
 
 from __future__ import annotations
@@ -87,16 +90,22 @@ class Live:
         self._database = database
         self._pages: set[_Page] = set()
         self._task: asyncio.Task[None] | None = None
+        self._trail: Trail | None = None
+        self._uncounted = True
         self._closed = False
 
     async def follow(self, visit: Visit) -> AsyncIterator[dict[str, Any]]:
         """What changes, for one page, until it goes; `{}` is a heartbeat."""
         page = _Page(visit)
         self._pages.add(page)
+        self._uncounted = True
         if self._task is None or self._task.done():
+            self._trail = None
             self._task = asyncio.create_task(self._poll())
+            self._task.add_done_callback(self._ended)
+        elif self._trail is not None:
+            page.tell(_hello(self._trail))
         try:
-            yield {"hello": True}
             while not self._closed:
                 try:
                     said = await asyncio.wait_for(page.waiting.get(), _HEARTBEAT)
@@ -111,27 +120,37 @@ class Live:
     def close(self) -> None:
         """End all streams: the process stops, and the pages come back by themselves."""
         self._closed = True
-        for page in self._pages:
-            page.tell(None)
+        self._end_all()
         if self._task is not None:
             self._task.cancel()
 
+    def _end_all(self) -> None:
+        for page in self._pages:
+            page.tell(None)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is None:
+            return
+        # No page may wait for a poller that is gone: it comes back by itself and starts another.
+        log.error("live_failed", error=type(task.exception()).__name__)
+        self._end_all()
+
     async def _poll(self) -> None:
         loop = asyncio.get_running_loop()
-        trail: Trail | None = None
-        counted, dirty = 0.0, True
+        counted = 0.0
         while self._pages:
             with suppress(SluiceError):
-                if trail is None:
-                    trail = Trail(await self._database.read(events.newest))
+                if self._trail is None:
+                    self._trail = Trail(await self._database.read(events.newest))
+                    for page in self._pages:
+                        page.tell(_hello(self._trail))
                 clock = loop.time()
-                follow = trail
-                rows, more = await self._database.read(partial(follow.read, clock=clock))
+                rows, more = await self._database.read(partial(self._trail.read, clock=clock))
                 if rows:
-                    dirty = True
+                    self._uncounted = True
                     self._tell(rows, more)
-                if dirty and clock - counted >= _COUNT_EVERY:
-                    counted, dirty = clock, False
+                if self._uncounted and clock - counted >= _COUNT_EVERY:
+                    counted, self._uncounted = clock, False
                     await self._count()
             await asyncio.sleep(_EVERY)
 
@@ -165,6 +184,10 @@ class Live:
             if page.visit.leads:
                 said |= {"review": tally.review, "quarantined": tally.quarantined}
             page.tell({"counts": said})
+
+
+def _hello(trail: Trail) -> dict[str, Any]:
+    return {"hello": True, "at": trail.newest}
 
 
 def live_of(app: FastAPI) -> Live:

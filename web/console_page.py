@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -30,7 +29,8 @@ from domain import (
 from web import console_labels as labels
 from web import console_views
 from web.auth import BadToken, SignedOut, Visit, sign_in_path
-from web.paths import STATIC, TEMPLATES
+from web.console_static import static
+from web.paths import TEMPLATES
 from web.words import N_, Words, negotiated, text_tag
 
 SAID = "sluice_said"
@@ -64,16 +64,6 @@ _SCRIPT = {
     "kept": N_("Draft kept in this tab"),
     "new_message": N_("A new message arrived."),
 }
-
-
-def static(name: str) -> str:
-    """The address of a static file; changes with its content, so that browsers may keep it for a year."""
-    return f"/static/{name}?v={_digest(name)}"
-
-
-@cache
-def _digest(name: str) -> str:
-    return hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
 
 
 @cache

@@ -125,18 +125,32 @@
   for (const form of $$("form[data-forget]")) form.addEventListener("submit", () => sessionStorage.clear());
 
   // --- live ---------------------------------------------------------------------------------------------------------
+  // A fragment of ours, put in place by htmx. It always ends: what hangs is given up, and the next change asks again.
+  async function load(path, target, swapStyle) {
+    const answer = await fetch(path, { headers: { "HX-Request": "true" }, signal: AbortSignal.timeout(20000) });
+    if (answer.status === 401) signedOut(answer.headers.get("X-Sign-In"));
+    if (!answer.ok) return;
+    const part = document.createElement("template");
+    part.innerHTML = await answer.text();
+    for (const item of $$(".msg", part.content)) if (document.getElementById(item.id)) item.remove();
+    for (const item of $$("[hx-swap-oob]", part.content)) if (!$(item.getAttribute("hx-swap-oob").split(":")[1] || "#" + item.id)) item.remove();
+    htmx.swap(target, part.innerHTML, { swapStyle, swapDelay: 0, settleDelay: 0 });
+  }
   let refreshing = false, again = false;
   async function refreshTicket() {
     if (!ticket) return;
     if (refreshing) { again = true; return; }
     refreshing = true;
     const before = ticket.dataset.last;
+    // Ids are given before the commit: one that is lower than the last may come later.
+    const after = Math.max(0, Number(before) - 20);
+    const had = new Set($$("#timeline .msg[data-id]"));
     try {
-      await htmx.ajax("GET", "/console/t/" + ticket.dataset.ticket + "/live?after=" + before, { target: "#timeline", swap: "beforeend" });
+      await load("/console/t/" + ticket.dataset.ticket + "/live?after=" + after, "#timeline", "beforeend");
     } catch { /* the stream or the next change asks again */ } finally { refreshing = false; }
     const items = $$("#timeline .msg[data-id]");
     ticket.dataset.last = Math.max(Number(before), ...items.map((item) => Number(item.dataset.id)));
-    const fresh = items.filter((item) => Number(item.dataset.id) > Number(before));
+    const fresh = items.filter((item) => !had.has(item));
     if (fresh.some((item) => "in" in item.dataset)) say(words.new_message);
     for (const item of fresh) { if ("in" in item.dataset) item.classList.add("fresh"); watch(item); }
     const head = $("#head-state");
@@ -172,13 +186,33 @@
   function changedRows() {
     const ids = [...changed].slice(0, 100).join(",");
     changed.clear();
-    htmx.ajax("GET", "/console/rows?ids=" + ids + "&from=" + list.dataset.from, { target: "body", swap: "none" }).then(() => {
+    load("/console/rows?ids=" + ids + "&from=" + list.dataset.from, "body", "none").then(() => {
       if (ticket) { const open = $("#open-" + ticket.dataset.ticket); if (open) open.setAttribute("aria-current", "true"); }
       tick();
     }).catch(() => {});
   }
+  function rowChanged(number) { changed.add(number); clearTimeout(rowsWait); rowsWait = setTimeout(changedRows, 300); }
+  // What happened between this page's making, or the stream's end, and now: the page is asked for once more and compared.
+  async function missed() {
+    refreshTicket();
+    if (!list) return;
+    const link = ticket && $("h2 a", list);
+    try {
+      const answer = await fetch(link ? link.href : location.href, { signal: AbortSignal.timeout(20000) });
+      if (!answer.ok || answer.redirected) return;
+      const now = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const badge of $$("[data-count]", now)) for (const here of $$(`[data-count="${CSS.escape(badge.dataset.count)}"]`)) put(here, badge.textContent);
+      for (const row of $$(".row", now)) if (!document.getElementById(row.id)) fresh.add(row.dataset.number);
+      news();
+      if (list.dataset.from) for (const row of $$(".row", list)) rowChanged(row.dataset.number);
+    } catch { /* the next change asks again */ }
+  }
   function heard(said) {
-    if (said.reset) { if (list) { fresh.add("many"); news(); } refreshTicket(); return; }
+    if (said.hello) {
+      if (said.at > at) missed();
+      at = said.at;
+    }
+    if (said.reset) missed();
     for (const [name, n] of Object.entries(said.counts || {})) {
       for (const badge of $$(`[data-count="${CSS.escape(name)}"]`)) put(badge, n ? n.toLocaleString(document.documentElement.lang) : "");
     }
@@ -186,7 +220,7 @@
       if (ticket && ticket.dataset.ticket === one.n) refreshTicket();
       if (!list) continue;
       if (document.getElementById("row-" + one.n)) {
-        if (list.dataset.from) { changed.add(one.n); clearTimeout(rowsWait); rowsWait = setTimeout(changedRows, 300); }
+        if (list.dataset.from) rowChanged(one.n);
       } else if (one.k.some((kind) => ["opened", "transferred", "reopened", "labelled", "assigned", "risk"].includes(kind))) {
         const queue = list.dataset.list;
         const here = queue === "all" || queue === "review" || queue === one.d || (queue === "mine" && one.k.includes("assigned"));
@@ -194,7 +228,7 @@
       }
     }
   }
-  let stream = null, heardAt = 0, closing = 0, down = false;
+  let stream = null, heardAt = 0, closing = 0, at = Number(document.body.dataset.at);
   function lamp(state) {
     const live = $("#live");
     if (!live) return;
@@ -205,10 +239,9 @@
   function connect() {
     if (stream || !$("#live")) return;
     stream = new EventSource("/console/events");
-    stream.onopen = () => { heardAt = Date.now(); lamp("on"); if (down) { down = false; heard({ reset: !!ticket }); } };
-    stream.onmessage = (event) => { heardAt = Date.now(); heard(JSON.parse(event.data)); };
+    // Open is not yet live: the first word, `hello`, says that changes are followed.
+    stream.onmessage = (event) => { heardAt = Date.now(); lamp("on"); heard(JSON.parse(event.data)); };
     stream.onerror = () => {
-      down = true;
       heardAt = heardAt || Date.now();
       lamp("stale");
       if (stream.readyState === EventSource.CLOSED) { stream = null; setTimeout(connect, 5000); }
@@ -217,7 +250,7 @@
   // Six connections a browser: a hidden tab gives its own back after a while, and asks for what it missed on return.
   document.addEventListener("visibilitychange", () => {
     clearTimeout(closing);
-    if (document.hidden) closing = setTimeout(() => { if (stream) { stream.close(); stream = null; down = true; } }, 30000);
+    if (document.hidden) closing = setTimeout(() => { if (stream) { stream.close(); stream = null; } }, 30000);
     else connect();
   });
   window.addEventListener("pagehide", () => { if (stream) { stream.close(); stream = null; } });
