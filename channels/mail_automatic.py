@@ -124,7 +124,8 @@ def _bounce(signs: Signs) -> Automatic | None:
     headers = signs.headers
     why = ""
     actions = {value.strip().lower() for part in signs.report_fields for name, value in part if name == "action"}
-    if actions and actions <= {"delivered", "relayed", "expanded"}:
+    # Delayed mail is still on its way: what was sent has not failed.
+    if actions and actions <= {"delivered", "relayed", "expanded", "delayed"}:
         return _about(signs, AutomaticKind.REPORT, "delivery report: " + ", ".join(sorted(actions)))
     daemon = _is_daemon(signs)
     if signs.report_type == "delivery-status" or "message/delivery-status" in signs.parts:

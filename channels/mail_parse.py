@@ -125,6 +125,9 @@ def parse(
         ),
         own_domains,
     )
+    if sender == NO_SENDER:
+        # Nobody knows who wrote it: each is a customer of its own, so that strangers never share a ticket.
+        sender, answerable = f"unknown.{content_digest(raw)[:16]}@invalid", False
     reply_to = _reply_to(head, sender, recipient)
     if mail_automatic.is_no_reply(reply_to):
         reply_to, answerable = "", False

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from domain import public_number
 from router.desk import Desk
-from storage import outbox, tallies
+from storage import customers, outbox, tallies
 from storage.customers import Known
 from storage.types import AnyRow
 
@@ -54,6 +54,9 @@ class Answers:
         asked = [row for row in rows if row.answerable]
         addresses = {str((row.extra or {}).get("reply_to") or row.address) for row in asked}
         self._given = outbox.automatic_since(connection, addresses, now - _DAY)
+        others = {(row.channel, str(row.extra["reply_to"])) for row in asked if (row.extra or {}).get("reply_to")}
+        found = customers.find(connection, others) if others else {}
+        self._suppressed = {place for place, known in found.items() if known.suppressed}
         domains = {domain for address in addresses if (domain := domain_of(address))}
         public = set(desk.limits.public_domains)
         self._domains = tallies.read(connection, [f"domain:{each}" for each in domains - public], now, _DAY)
@@ -83,7 +86,7 @@ class Answers:
             return "not_answerable"
         if answer.address in self._desk.own_addresses:
             return "own_address"
-        if known.suppressed:
+        if known.suppressed or (answer.row.channel, answer.address) in self._suppressed:
             return "suppressed"
         if self._given.get((answer.row.channel, answer.address), 0) >= limits.automatic_per_address:
             return "address_limit"

@@ -112,7 +112,11 @@ class Clock:
         if (closed := keep.closed) is not None:
             gone = await self._database.read(lambda connection: erase.closed_customers(connection, now - closed))
             for customer_id in gone:
-                await self._database.write(partial(erase.customer, customer_id=customer_id, now=now, actor="clock"))
+                await self._database.write(
+                    partial(
+                        erase.customer_if_closed, customer_id=customer_id, before=now - closed, now=now, actor="clock"
+                    )
+                )
             if gone:
                 await asyncio.to_thread(erase.compact, self._database)
 

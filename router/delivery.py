@@ -52,8 +52,10 @@ class Delivery:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`."""
-        loops = [self._channel(name, stop) for name in self._senders]
-        await asyncio.gather(self._watch_lost(stop), *loops)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_lost(stop))
+            for name in self._senders:
+                group.create_task(self._channel(name, stop))
 
     async def _channel(self, name: str, stop: asyncio.Event) -> None:
         """One channel's own loop, so that a slow or dead one holds up no other (promise P5)."""
@@ -63,6 +65,8 @@ class Delivery:
                 sent = await self.send_due(name)
             except Unavailable:
                 log.warning("database_unavailable", channel=name)
+            except Exception as error:
+                log.exception("delivery_failed", channel=name, error=type(error).__name__)
             if sent == 0:
                 await _either(stop, self._bell, _LOOK_EVERY)
                 self._bell.clear()

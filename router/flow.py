@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -27,6 +28,7 @@ _MOST_TRIES = 3
 _BATCH = 128
 _SWEEP_AGE = timedelta(seconds=10)
 _SWEEP_EVERY = 5.0
+_SWEEP_ANYWAY = 60.0
 
 
 class Flow:
@@ -39,6 +41,8 @@ class Flow:
         self._desk = desk
         self._intake = Intake(desk)
         self._flood = _Flood()
+        self._finished: set[str] = set()
+        self._swept_at = 0.0
         #: called after each batch with its outcomes: live pages and tests listen here
         self.listeners: list[Callable[[Sequence[Outcome]], None]] = []
 
@@ -142,6 +146,10 @@ class Flow:
                 continue
             await self._flood.give_way(stop)
             await self._work_off([ring for ring in rings if not ring.again], stop)
+            if stop.is_set():
+                with suppress(Unavailable):
+                    await self._queue.give_back([ring for ring in rings if ring.token not in self._finished])
+            self._finished.clear()
             # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it, and
             # in no fixed order, so that no message is the first each time when somebody else kills them.
             again = [ring for ring in rings if ring.again]
@@ -158,6 +166,7 @@ class Flow:
             except Unavailable:
                 await pause(stop, 1.0)
                 continue
+            self._finished.update(ring.token for ring in rings)
             await self._queue.done(rings)
             return
 
@@ -180,9 +189,14 @@ class Flow:
     async def sweep_once(self, age: timedelta = _SWEEP_AGE) -> int:
         """How many messages were rung for again."""
         ids = await self._database.read(lambda connection: messages.overdue(connection, older_than=age))
-        # Where as many rings wait as messages, the workers are only behind: more rings would not make them faster.
-        if not ids or await self._queue.depth() >= len(ids):
+        if not ids:
             return 0
+        # Where as many rings wait as messages, the workers are probably only behind: more rings would not make them
+        # faster. But what waits may be other rings, so that they are rung for all the same, just not each time.
+        now = time.monotonic()
+        if await self._queue.depth() >= len(ids) and now - self._swept_at < _SWEEP_ANYWAY:
+            return 0
+        self._swept_at = now
         log.info("swept", count=len(ids))
         await self._queue.ring(ids)
         return len(ids)

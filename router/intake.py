@@ -104,7 +104,9 @@ class Intake:
     def apply(self, connection: Connection, prepared: Sequence[Prepared]) -> list[Outcome]:
         now = datetime.now(UTC)
         alive = messages.lock_waiting(connection, [each.row.id for each in prepared])
-        items = [_Item(each, lookup_keys(each.row)) for each in prepared if each.row.id in alive]
+        # Merged batches may name a message twice; it is handled, and told of, once.
+        once = {each.row.id: each for each in prepared if each.row.id in alive}
+        items = [_Item(each, lookup_keys(each.row)) for each in once.values()]
         batch = _Batch(connection, self._desk, items, now)
         batch.decide()
         batch.write()
@@ -118,7 +120,7 @@ class Intake:
             )
             for item in items
         }
-        return [done.get(each.row.id) or Outcome(each.row.id, None) for each in prepared]
+        return [done.pop(each.row.id, None) or Outcome(each.row.id, None) for each in prepared]
 
 
 class _Batch:
@@ -154,7 +156,9 @@ class _Batch:
             if item.prepared.route is not None
         }
         self._people: dict[tuple[str, str], Known] = customers.ensure(connection, people, now) if people else {}
-        self._answers = Answers(connection, desk, [item.prepared.row for item in items], now)
+        rows = [item.prepared.row for item in items]
+        customers.lock(connection, {(row.channel, row.address) for row in rows if row.answerable})
+        self._answers = Answers(connection, desk, rows, now)
 
     def _existing(self, ticket_id: int) -> _Target:
         if ticket_id not in self._by_id:
@@ -277,6 +281,9 @@ class _Batch:
         target.events.append(("appended", {"message": row.id, "intent": tags.intent, "risk": list(tags.risk)}))
         state = target.get("state")
         if state in (TicketState.RESOLVED, TicketState.PENDING):
+            due, resolved = target.get("resolve_due_at"), target.get("resolved_at")
+            if due is not None and resolved is not None:
+                target.change(resolve_due_at=due + (self._now - resolved))
             target.change(state=TicketState.OPEN.value, resolved_at=None, resolution_code="")
             kind = "reopened" if state == TicketState.RESOLVED else "state"
             target.events.append((kind, {"from": state, "to": TicketState.OPEN.value}))
@@ -349,13 +356,22 @@ class _Batch:
         kind = AutomaticKind(row.automatic)
         item.state = InState.AUTOMATIC
         if kind in (AutomaticKind.BOUNCE, AutomaticKind.REPORT):
-            concerned = outbox.by_keys(self._connection, row.channel, row.account, extra.get("concerns", []))
-            for sent in concerned:
+            # The nearest alone: a report also names the earlier messages of its thread, which arrived.
+            keys = extra.get("concerns", [])
+            ours = {each.key: each for each in outbox.by_keys(self._connection, row.channel, row.account, keys)}
+            for sent in [ours[key] for key in keys if key in ours][:1]:
                 item.ticket_id = sent.ticket_id
                 if kind is AutomaticKind.BOUNCE:
                     outbox.bounced(self._connection, sent, row.reason or "", self._now)
                     if extra.get("permanent"):
-                        customers.suppress(self._connection, row.channel, sent.address, "bounced")
+                        customers.suppress(
+                            self._connection,
+                            row.channel,
+                            sent.address,
+                            "bounced",
+                            customer_id=sent.customer_id,
+                            now=self._now,
+                        )
         else:
             found = next((self._led[key] for key in item.keys if key in self._led), None)
             if found is not None and found.id:

@@ -23,7 +23,7 @@ log = structlog.get_logger("publish")
 
 _NAME = "departments"
 _EVERY = 0.5
-_PATIENCE = 10.0  # seconds to wait for an event whose id is missing: longer than any of our transactions
+_PATIENCE = 30.0  # seconds to wait for an event whose id is missing: longer than a statement may take
 _cursor = table(Cursor)
 
 

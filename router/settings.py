@@ -138,7 +138,7 @@ class LimitSettings(Strict):
 
 class DeliverySettings(Strict):
     #: longest that one `send` may take; after it the result is unknown
-    deadline: Duration = timedelta(seconds=30)
+    deadline: Duration = timedelta(minutes=2)
     #: how often a message that was refused for now is tried
     tries: int = Field(default=8, ge=1)
     #: first and longest wait between two tries; jittered

@@ -69,8 +69,6 @@ class Verbs:
         moved = values | {"state": to.value} | self._clock_values(row, origin, to, now)
         self._change(connection, row, now, **moved)
         data: dict[str, Any] = {"from": origin.value, "to": to.value}
-        if code := values.get("resolution_code"):
-            data["code"] = code
         kind = "reopened" if origin is TicketState.RESOLVED and to is TicketState.OPEN else "state"
         events.append(connection, [events.row(kind, actor.name, now, ticket_id=row.id, **data)])
 
@@ -84,8 +82,10 @@ class Verbs:
                 values["resolve_due_at"] = row.resolve_due_at + (now - row.paused_at)
         if to is TicketState.RESOLVED:
             values |= {"resolved_at": now, "waiting_since": None, "look_first": False, "alarm": ""}
-        elif origin is TicketState.RESOLVED:
-            values |= {"resolved_at": None, "resolution_code": ""} if to is not TicketState.CLOSED else {}
+        elif origin is TicketState.RESOLVED and to is not TicketState.CLOSED:
+            values |= {"resolved_at": None, "resolution_code": ""}
+            if row.resolve_due_at is not None and row.resolved_at is not None:
+                values["resolve_due_at"] = row.resolve_due_at + (now - row.resolved_at)
         if to is TicketState.CLOSED:
             values["closed_at"] = now
         return values
@@ -200,7 +200,7 @@ class Verbs:
         if department not in self._desk.taxonomy.departments:
             known = ", ".join(self._desk.taxonomy.departments)
             raise InvalidInput("department", f"There is no department {department!r}. Known: {known}.")
-        reason = reason.strip()
+        reason = messages.tidy(reason).strip()
         if not reason:
             raise InvalidInput("reason", "Say why, so that the next department need not guess.")
         if len(reason) > 500:
@@ -252,8 +252,11 @@ class Verbs:
             now = datetime.now(UTC)
             row = tickets.lock_one(connection, ticket_id)
             _unclosed(row)
-            _first, resolve = sla.due_times(row.created_at, row.department, priority, self._desk.sla)
-            self._change(connection, row, now, priority=priority.value, resolve_due_at=resolve)
+            _first, before = sla.due_times(row.created_at, row.department, Priority(row.priority), self._desk.sla)
+            _first, after = sla.due_times(row.created_at, row.department, priority, self._desk.sla)
+            # The difference alone: what the clock stood still stays granted.
+            due = row.resolve_due_at + (after - before) if row.resolve_due_at else None
+            self._change(connection, row, now, priority=priority.value, resolve_due_at=due)
             data = {"from": row.priority, "to": priority.value}
             events.append(connection, [events.row("prioritised", actor.name, now, ticket_id=row.id, **data)])
 
@@ -264,7 +267,7 @@ class Verbs:
         self._move(connection, tickets.lock_one(connection, ticket_id), actor, datetime.now(UTC), TicketState.PENDING)
 
     def resolve(self, code: str) -> Callable[[Connection, int, Actor], None]:
-        code = code.strip()
+        code = messages.tidy(code).strip()
         if len(code) > 64:
             raise InvalidInput("code", "64 characters at most.")
 
@@ -345,7 +348,7 @@ class Verbs:
 
     def discard_quarantined(self, reason: str) -> Callable[[Connection, int, Actor], None]:
         """Take it off the list with a reason; the message and its raw stay."""
-        reason = reason.strip()
+        reason = messages.tidy(reason).strip()
         if not reason:
             raise InvalidInput("reason", "Say why it may go.")
 

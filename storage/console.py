@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 
-from domain import TRIAGE, InState, Message, NotFound
+from domain import TRIAGE, Message, NotFound
 from storage import events, messages, notes, tickets
 from storage.database import insert_new
 from storage.tables import Idempotency, Person, Quarantine, SignIn, table
-from storage.types import AnyRow
+from storage.types import AnyRow, literal
 
 ticket = tickets.ticket
 message = tickets.message
@@ -48,7 +48,7 @@ class Counts:
 def counts(connection: Connection, person_id: int | None) -> Counts:
     mine = sa.select(sa.func.count()).select_from(ticket).where(_ACTIVE, ticket.c.owner_id == person_id)
     review = sa.select(sa.func.count()).select_from(ticket).where(_REVIEW)
-    held = sa.select(sa.func.count()).select_from(message).where(message.c.state == InState.QUARANTINED.value)
+    held = sa.select(sa.func.count()).select_from(message).where(message.c.state == literal("quarantined"))
     held = held.where(sa.exists().where(quarantine.c.message_id == message.c.id, quarantine.c.outcome.is_(None)))
     return Counts(
         tickets.counts(connection),
@@ -107,7 +107,7 @@ def automatic_kinds(connection: Connection) -> dict[str, int]:
     """Kept automatic mail by kind."""
     query = (
         sa.select(message.c.automatic, sa.func.count())
-        .where(message.c.state == InState.AUTOMATIC.value)
+        .where(message.c.state == literal("automatic"))
         .group_by(message.c.automatic)
     )
     return {str(kind): n for kind, n in connection.execute(query)}
@@ -150,7 +150,7 @@ def still_unread(connection: Connection, quarantine_id: int, reason: str, actor:
     reason, now = messages.tidy(reason), datetime.now(UTC)
     entry = sa.update(quarantine).where(quarantine.c.id == quarantine_id, quarantine.c.outcome.is_(None))
     connection.execute(entry.values(reason=reason, at=now))
-    item = sa.update(message).where(message.c.id == message_id, message.c.state == InState.QUARANTINED.value)
+    item = sa.update(message).where(message.c.id == message_id, message.c.state == literal("quarantined"))
     connection.execute(item.values(reason=reason, tries=message.c.tries + 1))
     events.append(connection, [events.row("quarantine_retried", actor, now, message=message_id, step="read")])
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from domain import public_number
 from storage.tables import Address, Event, Message, Outbox, Ticket, table
 from storage.tickets import iso
+from storage.types import literal
 
 message = table(Message)
 outbox = table(Outbox)
@@ -44,23 +45,24 @@ class Ledger:
 
 def ledgers(connection: Connection) -> list[Ledger]:
     """One `Ledger` a channel that ever received or sent, by name."""
-    incoming = message.c.direction == "in"
-    totals = {
-        row.channel: row
-        for row in connection.execute(
-            sa.select(message.c.channel, sa.func.count().label("n"), sa.func.max(message.c.stored_at).label("last"))
-            .where(incoming)
-            .group_by(message.c.channel)
-        )
-    }
-    states: dict[str, dict[str, int]] = {}
+    # One statement, so one moment: two would differ by what came in between.
     query = (
-        sa.select(message.c.channel, message.c.state, sa.func.count())
-        .where(incoming)
+        sa.select(
+            message.c.channel,
+            message.c.state,
+            sa.func.count().label("n"),
+            sa.func.max(message.c.stored_at).label("last"),
+        )
+        .where(message.c.direction == literal("in"))
         .group_by(message.c.channel, message.c.state)
     )
-    for channel, state, count in connection.execute(query):
-        states.setdefault(channel, {})[state] = count
+    totals: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    states: dict[str, dict[str, int]] = {}
+    for row in connection.execute(query):
+        totals[row.channel] = totals.get(row.channel, 0) + row.n
+        newest[row.channel] = max(newest.get(row.channel, row.last), row.last)
+        states.setdefault(row.channel, {})[row.state] = row.n
     sent = {
         row[0]: row[1]
         for row in connection.execute(
@@ -72,13 +74,13 @@ def ledgers(connection: Connection) -> list[Ledger]:
     return [
         Ledger(
             channel=channel,
-            accepted=totals[channel].n if channel in totals else 0,
+            accepted=totals.get(channel, 0),
             received=states.get(channel, {}).get("received", 0),
             ticketed=states.get(channel, {}).get("ticketed", 0),
             appended=states.get(channel, {}).get("appended", 0),
             automatic=states.get(channel, {}).get("automatic", 0),
             quarantined=states.get(channel, {}).get("quarantined", 0),
-            last_in=totals[channel].last if channel in totals else None,
+            last_in=newest.get(channel),
             last_out=sent.get(channel),
         )
         for channel in sorted(totals.keys() | sent.keys())

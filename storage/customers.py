@@ -27,13 +27,15 @@ class Known:
 
 
 _FIND = sa.select(address.c.channel, address.c.address, address.c.customer_id, address.c.suppressed).where(
-    address.c.address.in_(bindparam("addresses", expanding=True))
+    address.c.channel.in_(bindparam("channels", expanding=True)),
+    address.c.address.in_(bindparam("addresses", expanding=True)),
 )
 
 
 def find(connection: Connection, places: Collection[Place]) -> dict[Place, Known]:
     """Who is behind these addresses; unknown ones are missing."""
-    rows = connection.execute(_FIND, {"addresses": sorted({place[1] for place in places})})
+    channels, addresses = ({place[part] for place in places} for part in (0, 1))
+    rows = connection.execute(_FIND, {"channels": sorted(channels), "addresses": sorted(addresses)})
     found = {(row.channel, row.address): Known(row.customer_id, row.suppressed) for row in rows}
     return {place: found[place] for place in places if place in found}
 
@@ -66,11 +68,33 @@ def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: 
     return known
 
 
-def suppress(connection: Connection, channel: str, where: str, reason: str) -> None:
-    """Send nothing there any more."""
-    connection.execute(
+def lock(connection: Connection, places: Collection[Place]) -> None:
+    """Let other workers wait who would answer the same addresses at the same time (SQLite's writer is alone anyway)."""
+    if connection.dialect.name == "sqlite" or not places:
+        return
+    query = sa.select(address.c.id).where(
+        address.c.channel.in_(sorted({place[0] for place in places})),
+        address.c.address.in_(sorted({place[1] for place in places})),
+    )
+    connection.execute(query.order_by(address.c.id).with_for_update())
+
+
+def suppress(
+    connection: Connection, channel: str, where: str, reason: str, *, customer_id: int | None, now: datetime
+) -> None:
+    """Send nothing there any more. An address that only answers went to (a Reply-To) becomes one of the customer's."""
+    known = connection.execute(
         sa.update(address).where(address.c.channel == channel, address.c.address == where).values(suppressed=reason)
     )
+    if known.rowcount == 0 and customer_id is not None:
+        row = {
+            "customer_id": customer_id,
+            "channel": channel,
+            "address": where,
+            "suppressed": reason,
+            "created_at": now,
+        }
+        connection.execute(insert_new(connection, address), [row])
 
 
 def get(connection: Connection, customer_id: int) -> AnyRow:

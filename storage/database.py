@@ -86,7 +86,8 @@ class Database:
                 max_overflow=0 if write else 4,
                 pool_pre_ping=True,
                 pool_timeout=10,
-                connect_args={"connect_timeout": 5, "options": "-c statement_timeout=60000"},
+                connect_args={"connect_timeout": 5, "options": "-c statement_timeout=20000"},
+                hide_parameters=True,  # an error's text must not quote customers
                 json_serializer=_to_json,
                 json_deserializer=orjson.loads,
             )
@@ -98,6 +99,7 @@ class Database:
             pool_size=size,
             max_overflow=4,
             connect_args={"check_same_thread": False, "timeout": _BUSY_TIMEOUT, "isolation_level": None},
+            hide_parameters=True,
             json_serializer=_to_json,
             json_deserializer=orjson.loads,
         )

@@ -29,6 +29,7 @@ from storage.tables import (
     Ticket,
     table,
 )  # fmt: skip
+from storage.types import literal
 
 _T: Any = {
     model: table(model)
@@ -66,7 +67,7 @@ def customer(connection: Connection, customer_id: int, now: datetime, actor: str
     changed = connection.execute(
         update(ticket)
         .where(ticket.c.customer_id == customer_id)
-        .values(address="", subject="", snippet="", version=ticket.c.version + 1, updated_at=now)
+        .values(address="", subject="", snippet="", resolution_code="", version=ticket.c.version + 1, updated_at=now)
     )
     removed["tickets_blanked"] = changed.rowcount
     # Remembered answers of the API hold the ticket as it was.
@@ -84,7 +85,9 @@ def _forget_messages(connection: Connection, ids: list[int]) -> int:
     attachments = 0
     for start in range(0, len(ids), 500):
         some = ids[start : start + 500]
-        for model in (Raw, Sighting, Quarantine, Label, Outbox, ChatLine):
+        sighting = _T[Sighting]
+        connection.execute(update(sighting).where(sighting.c.message_id.in_(some)).values(message_id=None))
+        for model in (Raw, Quarantine, Label, Outbox, ChatLine):
             connection.execute(delete(_T[model]).where(_T[model].c.message_id.in_(some)))
         attachments += connection.execute(delete(_T[Attachment]).where(_T[Attachment].c.message_id.in_(some))).rowcount
         search.remove(connection, some)
@@ -126,18 +129,36 @@ def old_automatic(connection: Connection, before: datetime, *, limit: int = 500)
     return len(ids)
 
 
-def closed_customers(connection: Connection, before: datetime, *, limit: int = 50) -> list[int]:
-    """Customers all of whose tickets were closed before a time: their words may go."""
-    ticket, customer_table = _T[Ticket], _T[Customer]
+def closed_customers(
+    connection: Connection, before: datetime, *, only: int | None = None, limit: int = 50
+) -> list[int]:
+    """Customers all of whose tickets were closed before a time: their words may go.
+
+    Not those of whom something is still on its way or lies in quarantine, which belongs to no ticket yet.
+    """
+    ticket, customer_table, address, message = _T[Ticket], _T[Customer], _T[Address], _T[Message]
+    waiting = (
+        select(address.c.customer_id)
+        .join(message, sa.and_(message.c.channel == address.c.channel, message.c.address == address.c.address))
+        .where(sa.or_(message.c.state == literal("received"), message.c.state == literal("quarantined")))
+    )
     query = (
         select(ticket.c.customer_id)
         .join(customer_table, customer_table.c.id == ticket.c.customer_id)
-        .where(customer_table.c.erased_at.is_(None))
+        .where(customer_table.c.erased_at.is_(None), ticket.c.customer_id.not_in(waiting))
         .group_by(ticket.c.customer_id)
         .having(sa.func.count() == sa.func.count(ticket.c.closed_at), sa.func.max(ticket.c.closed_at) < before)
         .limit(limit)
     )
+    if only is not None:
+        query = query.where(ticket.c.customer_id == only)
     return list(connection.scalars(query))
+
+
+def customer_if_closed(connection: Connection, customer_id: int, before: datetime, now: datetime, actor: str) -> None:
+    """Forget a customer unless a message came in since `closed_customers` was asked."""
+    if closed_customers(connection, before, only=customer_id):
+        customer(connection, customer_id, now, actor)
 
 
 def old_answers(connection: Connection, before: datetime) -> int:

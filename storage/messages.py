@@ -15,7 +15,7 @@ from storage import events
 from storage.database import insert_new
 from storage.tables import Attachment, Quarantine, Raw, Sighting, table
 from storage.tables import Message as Table
-from storage.types import AnyRow
+from storage.types import AnyRow, literal
 
 message = table(Table)
 raw = table(Raw)
@@ -152,7 +152,7 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
     unused = set(made)
     for item, key in zip(items, keys, strict=True):
         if item.seen_at in marked:
-            results.append(Stored(marked[item.seen_at], new=False))
+            results.append(Stored(marked[item.seen_at] or 0, new=False))
             continue
         message_id = ids[key]
         new = key in unused
@@ -199,12 +199,12 @@ def as_files(message_id: int, item: Message) -> list[dict[str, Any]]:
     ]
 
 
-def _by_mark(connection: Connection, items: Sequence[Incoming]) -> dict[tuple[str, str] | None, int]:
+def _by_mark(connection: Connection, items: Sequence[Incoming]) -> dict[tuple[str, str] | None, int | None]:
     places: dict[tuple[str, str], list[str]] = {}
     for item in items:
         if item.seen_at is not None:
             places.setdefault((item.channel, item.seen_at[0]), []).append(item.seen_at[1])
-    found: dict[tuple[str, str] | None, int] = {}
+    found: dict[tuple[str, str] | None, int | None] = {}
     for (channel, place), marks in places.items():
         query = sa.select(sighting.c.mark, sighting.c.message_id).where(
             sighting.c.channel == channel, sighting.c.place == place, sighting.c.mark.in_(marks)
@@ -248,7 +248,7 @@ _WAITING = sa.select(
     message.c.id, message.c.channel, message.c.account, message.c.address, message.c.name, message.c.subject,
     message.c.text, message.c.clean, message.c.key, message.c.thread, message.c.extra, message.c.answerable,
     message.c.automatic, message.c.reason, message.c.received_at, message.c.stored_at, message.c.tries,
-).where(message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == InState.RECEIVED.value).order_by(
+).where(message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == literal("received")).order_by(
     message.c.id
 )  # fmt: skip
 
@@ -259,7 +259,7 @@ def waiting(connection: Connection, ids: Sequence[int]) -> Sequence[AnyRow]:
 
 
 _STILL = sa.select(message.c.id).where(
-    message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == InState.RECEIVED.value
+    message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == literal("received")
 )
 
 
@@ -295,7 +295,7 @@ def count_try(
 
     `release`: give the worker's claim back; False where this worker goes on with it.
     """
-    query = sa.update(message).where(message.c.id == message_id, message.c.state == InState.RECEIVED.value)
+    query = sa.update(message).where(message.c.id == message_id, message.c.state == literal("received"))
     if release:
         query = query.values(held_until=None)
     tries = connection.scalar(query.values(tries=message.c.tries + 1).returning(message.c.tries))
@@ -327,7 +327,7 @@ def quarantined(connection: Connection, *, before: int | None = None, limit: int
         )
         .join(message, message.c.id == quarantine.c.message_id)
         .outerjoin(raw, raw.c.message_id == message.c.id)
-        .where(message.c.state == InState.QUARANTINED.value, quarantine.c.outcome.is_(None))
+        .where(message.c.state == literal("quarantined"), quarantine.c.outcome.is_(None))
         .order_by(quarantine.c.id.desc())
         .limit(limit)
     )  # fmt: skip
@@ -345,7 +345,7 @@ def automatic(
             message.c.id, message.c.channel, message.c.address, message.c.name, message.c.subject, message.c.automatic,
             message.c.reason, message.c.ticket_id, message.c.stored_at,
         )
-        .where(message.c.state == InState.AUTOMATIC.value)
+        .where(message.c.state == literal("automatic"))
         .order_by(message.c.id.desc())
         .limit(limit)
     )  # fmt: skip
@@ -400,7 +400,7 @@ def overdue(connection: Connection, *, older_than: timedelta, limit: int = 1000,
     now = datetime.now(UTC)
     query = (
         sa.select(message.c.id)
-        .where(message.c.state == InState.RECEIVED.value, message.c.stored_at <= now - older_than)
+        .where(message.c.state == literal("received"), message.c.stored_at <= now - older_than)
         .order_by(message.c.id)
         .limit(limit)
     )
@@ -411,5 +411,5 @@ def overdue(connection: Connection, *, older_than: timedelta, limit: int = 1000,
 
 def count_received(connection: Connection) -> int:
     """How many messages are stored and not yet processed."""
-    query = sa.select(sa.func.count()).where(message.c.state == InState.RECEIVED.value)
+    query = sa.select(sa.func.count()).where(message.c.state == literal("received"))
     return connection.scalar(query) or 0

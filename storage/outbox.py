@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam
 from domain import OutState
 from storage import events
 from storage.tables import Customer, Message, Outbox, Person, Ticket, table
-from storage.types import AnyRow
+from storage.types import AnyRow, literal
 
 outbox = table(Outbox)
 message = table(Message)
@@ -113,7 +113,7 @@ def claim(
     """Take due rows for sending: `queued` -> `sending`, on condition that nobody else took them."""
     due = (
         sa.select(outbox.c.id)
-        .where(outbox.c.state == OutState.QUEUED.value, outbox.c.next_at <= now, outbox.c.channel.in_(sorted(channels)))
+        .where(outbox.c.state == literal("queued"), outbox.c.next_at <= now, outbox.c.channel.in_(sorted(channels)))
         .order_by(outbox.c.next_at)
         .limit(limit)
     )
@@ -121,7 +121,7 @@ def claim(
         due = due.with_for_update(skip_locked=True)
     taken = connection.scalars(
         sa.update(outbox)
-        .where(outbox.c.id.in_(due.scalar_subquery()), outbox.c.state == OutState.QUEUED.value)
+        .where(outbox.c.id.in_(due.scalar_subquery()), outbox.c.state == literal("queued"))
         .values(state=OutState.SENDING.value, held_until=now + hold, tries=outbox.c.tries + 1, updated_at=now)
         .returning(outbox.c.id)
     ).all()
@@ -144,7 +144,7 @@ def settle(connection: Connection, outbox_id: int, now: datetime, **values: Any)
     """Write what became of a row that this process holds. False when it is no longer `sending`."""
     changed = connection.execute(
         sa.update(outbox)
-        .where(outbox.c.id == outbox_id, outbox.c.state == OutState.SENDING.value)
+        .where(outbox.c.id == outbox_id, outbox.c.state == literal("sending"))
         .values(held_until=None, updated_at=now, **values)
     )
     return changed.rowcount == 1
@@ -154,8 +154,8 @@ def lost(connection: Connection, now: datetime, *, limit: int = 200) -> Sequence
     """Rows found in `sending` whose sender is gone: the hold is over."""
     query = (
         sa.select(outbox)
-        .where(outbox.c.state == OutState.SENDING.value, outbox.c.held_until < now)
-        .order_by(outbox.c.id)
+        .where(outbox.c.state == literal("sending"), outbox.c.held_until < now)
+        .order_by(outbox.c.held_until)
         .limit(limit)
     )
     return connection.execute(query).all()
@@ -164,7 +164,7 @@ def lost(connection: Connection, now: datetime, *, limit: int = 200) -> Sequence
 def next_due(connection: Connection, channels: Collection[str]) -> datetime | None:
     """When the next queued row of these channels is due."""
     query = sa.select(sa.func.min(outbox.c.next_at)).where(
-        outbox.c.state == OutState.QUEUED.value, outbox.c.channel.in_(sorted(channels))
+        outbox.c.state == literal("queued"), outbox.c.channel.in_(sorted(channels))
     )
     found: datetime | None = connection.scalar(query)
     return found
@@ -175,7 +175,7 @@ def by_keys(connection: Connection, channel: str, account: str, keys: Collection
     if not keys:
         return []
     query = (
-        sa.select(outbox, message.c.key)
+        sa.select(outbox, message.c.key, message.c.customer_id)
         .join(message, message.c.id == outbox.c.message_id)
         .where(
             message.c.channel == channel,

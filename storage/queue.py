@@ -17,9 +17,9 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from domain import InState
 from storage import messages
 from storage.database import Database
+from storage.types import literal
 
 message = messages.message
 
@@ -46,6 +46,10 @@ class WorkQueue(Protocol):
 
     async def done(self, rings: Sequence[Ring]) -> None:
         """These are finished (or to be swept up again later); nobody else needs to hear of them."""
+        ...
+
+    async def give_back(self, rings: Sequence[Ring]) -> None:
+        """This worker stops in order and has not begun these: another one takes them at once, and blames nobody."""
         ...
 
     async def depth(self) -> int:
@@ -93,7 +97,7 @@ class EmbeddedQueue:
     @staticmethod
     def _free(now: datetime) -> sa.ColumnElement[bool]:
         return sa.and_(
-            message.c.state == InState.RECEIVED.value,
+            message.c.state == literal("received"),
             sa.or_(message.c.held_until.is_(None), message.c.held_until < now),
         )
 
@@ -117,6 +121,11 @@ class EmbeddedQueue:
 
     async def done(self, rings: Sequence[Ring]) -> None:
         """Nothing to do: a finished message is no longer `received`, and a failed try gives its claim back."""
+
+    async def give_back(self, rings: Sequence[Ring]) -> None:
+        ids = [ring.message_id for ring in rings]
+        free = sa.update(message).where(message.c.id.in_(ids), message.c.state == literal("received"))
+        await self._database.write(lambda connection: connection.execute(free.values(held_until=None)) and None)
 
     async def depth(self) -> int:
         return await self._database.read(messages.count_received)

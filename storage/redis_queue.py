@@ -111,13 +111,17 @@ class RedisQueue:
             return
         tokens = [ring.token for ring in rings]
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
+            async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.xack(self._stream, _GROUP, *tokens)
                 pipe.xdel(self._stream, *tokens)
                 await pipe.execute()
         except (RedisError, OSError) as error:
             # They will be claimed once more and found finished.
             log.warning("done_failed", error=type(error).__name__)
+
+    async def give_back(self, rings: Sequence[Ring]) -> None:
+        await self.ring([ring.message_id for ring in rings])
+        await self.done(rings)
 
     async def depth(self) -> int:
         try:

@@ -47,6 +47,11 @@ def _text() -> Any:
     return Field(default="", sa_column=Column(Text, nullable=False, default=""))
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index of some rows. SQLite uses it only for a query with the very same words, literals included."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Customer(SQLModel, table=True):
     """A person who writes to us. What identifies them is in `Address`."""
 
@@ -79,11 +84,9 @@ class Ticket(SQLModel, table=True):
 
     __tablename__ = "ticket"
     __table_args__ = (
-        Index("ix_ticket_queue", "department", "state", "id"),
-        Index("ix_ticket_alarm", "next_alarm_at", sqlite_where=text("next_alarm_at IS NOT NULL"),
-              postgresql_where=text("next_alarm_at IS NOT NULL")),
-        Index("ix_ticket_owner", "owner_id", sqlite_where=text("owner_id IS NOT NULL"),
-              postgresql_where=text("owner_id IS NOT NULL")),
+        Index("ix_ticket_queue", "state", "department", "id"),
+        _partial("ix_ticket_alarm", "next_alarm_at", where="next_alarm_at IS NOT NULL"),
+        _partial("ix_ticket_owner", "owner_id", where="owner_id IS NOT NULL"),
     )  # fmt: skip
 
     id: int = _id()
@@ -140,10 +143,10 @@ class Message(SQLModel, table=True):
     __tablename__ = "message"
     __table_args__ = (
         UniqueConstraint("channel", "account", "external_id"),
-        Index("ix_message_received", "id", sqlite_where=text("state = 'received'"),
-              postgresql_where=text("state = 'received'")),
-        Index("ix_message_ended", "state", "id", sqlite_where=text("state IN ('automatic', 'quarantined')"),
-              postgresql_where=text("state IN ('automatic', 'quarantined')")),
+        _partial("ix_message_received", "id", where="state = 'received'"),
+        _partial("ix_message_automatic", "id", where="state = 'automatic'"),
+        _partial("ix_message_quarantined", "id", where="state = 'quarantined'"),
+        _partial("ix_message_ledger", "channel", "state", "stored_at", where="direction = 'in'"),
     )  # fmt: skip
 
     id: int = _id()
@@ -200,7 +203,8 @@ class Sighting(SQLModel, table=True):
     channel: str = Field(max_length=32)
     place: str = Field(max_length=256)
     mark: str = Field(max_length=64)
-    message_id: int = _ref("message")
+    #: None: the message was erased. The mark stays, or the mailbox's old mail would come in again.
+    message_id: int | None = _ref("message", nullable=True)
 
 
 class Attachment(SQLModel, table=True):
@@ -248,12 +252,12 @@ class Outbox(SQLModel, table=True):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        Index("ix_outbox_due", "next_at", sqlite_where=text("state IN ('queued', 'sending')"),
-              postgresql_where=text("state IN ('queued', 'sending')")),
-        Index("ix_outbox_automatic", "address", "created_at", sqlite_where=text("automatic"),
+        _partial("ix_outbox_due", "next_at", where="state = 'queued'"),
+        _partial("ix_outbox_sending", "held_until", where="state = 'sending'"),
+        # SQLAlchemy asks SQLite for `automatic = 1`, and an index that says it otherwise is not used.
+        Index("ix_outbox_automatic", "address", "created_at", sqlite_where=text("automatic = 1"),
               postgresql_where=text("automatic")),
-        Index("ix_outbox_bad", "state", "id", sqlite_where=text("state IN ('failed', 'unknown')"),
-              postgresql_where=text("state IN ('failed', 'unknown')")),
+        Index("ix_outbox_state", "channel", "state"),
     )  # fmt: skip
 
     id: int = _id()

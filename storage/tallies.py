@@ -6,7 +6,7 @@ reads adds them up.
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +21,8 @@ from storage.tables import Tally, table
 tally = table(Tally)
 
 _SHARDS = 1024
+#: this process's own; not its pid, which is 1 in every container
+_SHARD = secrets.randbelow(_SHARDS)
 _FOREVER = timedelta(0)
 
 
@@ -37,7 +39,7 @@ def add(connection: Connection, counts: Mapping[str, int], now: datetime, width:
     statement = statement.on_conflict_do_update(
         index_elements=[tally.c.name, tally.c.bucket], set_={"n": tally.c.n + statement.excluded.n}
     )
-    bucket = _bucket(now, width) * _SHARDS + os.getpid() % _SHARDS
+    bucket = _bucket(now, width) * _SHARDS + _SHARD
     connection.execute(statement, [{"name": name, "bucket": bucket, "n": counts[name]} for name in sorted(counts)])
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import JSON, BigInteger, Dialect, Integer
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -58,3 +59,10 @@ RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 #: A Core row: its columns are attributes. SQLAlchemy cannot type them, and ORM objects would cost the hot path dearly.
 AnyRow = Any
+
+
+def literal(word: str) -> sa.ColumnElement[str]:
+    """A constant word of ours written into the statement, so that SQLite recognises its partial index."""
+    if not word.isidentifier():
+        raise ValueError(f"not a plain word: {word!r}")
+    return sa.literal_column(f"'{word}'", sa.String)

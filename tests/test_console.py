@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from channels import mail_parse
 from domain import Automatic, AutomaticKind, Unreadable, public_number, ticket_id_of
 from settings import Settings
-from storage import health, labels, people, schema, tables, tickets
+from storage import health, labels, messages, people, tables, tickets
 from storage.database import Database
 from storage.types import AnyRow
-from tests.console_world import BASE, PASSWORD, Console, make_console
+from tests.console_world import BASE, PASSWORD, Console, both, make_console
 from tests.worlds import make_world, message
 from web.auth import local_path
 
-
-@pytest.fixture
-async def console(tmp_path: Path, settings: Settings) -> AsyncIterator[Console]:
-    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
-    schema.migrate(database)
-    yield await make_console(make_world(database, settings))
-    database.close()
+pytest_plugins = ["tests.console_fixtures"]
 
 
 async def _row(console: Console, number: str) -> AnyRow:
@@ -55,9 +48,8 @@ async def test_sign_in_gives_a_cookie_that_scripts_cannot_read(console: Console)
     assert "secure" not in cookie  # this world is reached by http
 
 
-async def test_the_cookie_is_secure_where_customers_come_by_https(tmp_path: Path, settings: Settings) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
-    schema.migrate(database)
+async def test_the_cookie_is_secure_where_customers_come_by_https(console_url: str, settings: Settings) -> None:
+    database = Database(console_url)
     console = await make_console(make_world(database, settings, public_url="https://desk.example"))
     answer = await console.browser().client.post("/console/signin", data={"name": "li", "password": PASSWORD})
     assert "; secure" in answer.headers["set-cookie"].lower()
@@ -128,10 +120,8 @@ async def test_a_one_time_link_signs_in_once_and_looking_at_it_does_not_use_it(c
     assert (await console.browser().get(f"/console/link/{secret}")).status_code == 403
 
 
-async def test_the_first_link_founds_the_administrator(tmp_path: Path, settings: Settings) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
-    schema.migrate(database)
-    console = await make_console(make_world(database, settings))
+async def test_the_first_link_founds_the_administrator(console: Console) -> None:
+    database = console.world.database
     await database.write(lambda connection: connection.execute(sa.delete(tables.table(tables.Person))))
     now = datetime.now(UTC)
     secret = await database.write(lambda c: people.make_link(c, None, now, timedelta(hours=1)))
@@ -144,7 +134,6 @@ async def test_the_first_link_founds_the_administrator(tmp_path: Path, settings:
     assert (await browser.get("/console")).headers["location"] == "/console/intake/health"
     second = await browser.client.post(f"/console/link/{secret}", data={"name": "eve", "password": "long enough 1"})
     assert second.status_code == 403
-    database.close()
 
 
 async def test_a_form_without_the_token_or_from_another_site_changes_nothing(console: Console) -> None:
@@ -276,6 +265,7 @@ async def test_a_row_that_left_the_list_comes_back_as_gone(console: Console) -> 
 # --- intake -----------------------------------------------------------------------------------------------------------
 
 
+@both
 async def test_automatic_mail_becomes_a_ticket_by_one_click(console: Console) -> None:
     automatic = Automatic(kind=AutomaticKind.NO_REPLY, why="no-reply sender")
     [kept] = await console.world.come_in(message("#claim_status please", subject="From a form", automatic=automatic))
@@ -289,6 +279,7 @@ async def test_automatic_mail_becomes_a_ticket_by_one_click(console: Console) ->
     assert (await browser.post(f"/console/intake/mail/{kept.message_id}")).status_code == 409
 
 
+@both
 async def test_quarantine_is_read_anew_or_discarded_with_a_reason(console: Console) -> None:
     raw = b"From: Wang <w@example.com>\r\nSubject: Hello\r\n\r\n#claim_status from quarantine\r\n"
     unreadable = [
@@ -317,6 +308,50 @@ async def test_quarantine_is_read_anew_or_discarded_with_a_reason(console: Conso
     assert (await browser.get(f"/console/m/{second.message_id}/raw")).content == raw
 
 
+@both
+async def test_what_still_cannot_be_read_stays_in_quarantine_with_the_new_reason(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = Unreadable(channel="mail", account="mail", external_id="u", received_at=datetime.now(UTC),
+                         reason="the old reason", raw=b"From: w@example.com\r\n\r\nx")  # fmt: skip
+    [stored] = await console.world.flow.receive([strange])
+
+    def parse(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(mail_parse, "parse", parse)
+    browser = await console.signed_in("sun")
+    path = re.findall(r"/console/intake/quarantine/\d+/retry", (await browser.get("/console/intake/quarantine")).text)
+    answer = await browser.post(path[0])
+    assert answer.status_code == 422
+    assert "It still cannot be read. It stays in quarantine" in answer.text
+    assert "RecursionError" in answer.text
+    assert "the old reason" not in answer.text
+    row = await console.world.database.read(lambda connection: messages.get(connection, stored.message_id))
+    assert (row.state, row.reason, row.tries) == ("quarantined", "it cannot be parsed: RecursionError", 1)
+    monkeypatch.undo()
+    assert (await browser.post(path[0])).status_code == 303
+    [outcome] = await console.world.flow.process([stored.message_id])
+    assert outcome.ticket_id is not None
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+async def test_files_asked_for_by_their_content_are_kept_for_ever_and_others_are_not(console: Console) -> None:
+    browser = console.browser()
+    addresses = re.findall(r'"(/static/[\w.-]+\?v=\w+)', (await browser.get("/console/signin")).text)
+    assert len(addresses) >= 3
+    for address in addresses:
+        answer = await browser.get(address)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        again = await browser.get(address, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.headers["cache-control"]) == (304, answer.headers["cache-control"])
+        # Another version's address may be asked of this one while both serve.
+        for other in (address.partition("?")[0], address.partition("?")[0] + "?v=000000000000"):
+            assert "cache-control" not in (await browser.get(other)).headers
+
+
 async def test_health_adds_up_and_says_loudly_when_it_does_not(console: Console) -> None:
     await console.ticket()
     await console.world.flow.receive([message("#claim_status waits")])
@@ -340,6 +375,7 @@ async def test_health_adds_up_and_says_loudly_when_it_does_not(console: Console)
 # --- the triage desk --------------------------------------------------------------------------------------------------
 
 
+@both
 async def test_a_label_moves_the_ticket_and_is_kept_for_training(console: Console) -> None:
     number = await console.ticket("#claim_status=0.3 my invoice please", sender="a@example.com")
     after = await console.ticket("#claim_status=0.2 the next one", sender="b@example.com")

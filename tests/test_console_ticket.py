@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from domain import Attachment, OutState, TicketState, ticket_id_of
-from settings import Settings
-from storage import events, schema, tables, tickets
-from storage.database import Database
+from storage import events, tables, tickets
 from storage.types import AnyRow
-from tests.console_world import Console, make_console
-from tests.worlds import make_world, message
+from tests.console_world import Console, both
+from tests.worlds import message
 from web import console_views
 from web.console_ticket import clean_html
 from web.words import words
 
-
-@pytest.fixture
-async def console(tmp_path: Path, settings: Settings) -> AsyncIterator[Console]:
-    database = Database(f"sqlite:///{tmp_path / 'sluice.db'}")
-    schema.migrate(database)
-    yield await make_console(make_world(database, settings))
-    database.close()
+pytest_plugins = ["tests.console_fixtures"]
 
 
 def _id(number: str) -> int:
@@ -59,6 +50,7 @@ def _field(page: str, name: str) -> str:
 # --- answering --------------------------------------------------------------------------------------------------------
 
 
+@both
 async def test_a_reply_is_queued_and_delivery_hears_of_it(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -84,6 +76,7 @@ async def test_a_reply_may_change_the_state_in_the_same_step(console: Console, t
     assert len(await _said(console, number)) == 1
 
 
+@both
 async def test_a_note_is_kept_and_never_sent(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -93,6 +86,7 @@ async def test_a_note_is_kept_and_never_sent(console: Console) -> None:
     assert "Internal note by li" in (await browser.get(f"/console/t/{number}")).text
 
 
+@both
 async def test_the_same_form_sent_twice_is_one_answer(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -102,6 +96,7 @@ async def test_the_same_form_sent_twice_is_one_answer(console: Console) -> None:
     assert len(await _said(console, number)) == 1
 
 
+@both
 async def test_a_newer_message_of_the_customer_stops_the_reply_and_keeps_the_text(console: Console) -> None:
     number = await console.ticket(thread="t")
     browser = await console.signed_in("li")
@@ -140,6 +135,7 @@ async def test_what_was_typed_comes_back_with_every_refusal(console: Console) ->
     assert "&lt;b&gt;too late&lt;/b&gt;</textarea>" in closed.text
 
 
+@both
 async def test_a_failed_answer_can_be_sent_again(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -163,6 +159,7 @@ async def test_a_failed_answer_can_be_sent_again(console: Console) -> None:
 # --- the other verbs --------------------------------------------------------------------------------------------------
 
 
+@both
 async def test_the_way_of_a_ticket_by_forms(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")
@@ -193,6 +190,7 @@ async def test_the_way_of_a_ticket_by_forms(console: Console) -> None:
     assert await state() == TicketState.CLOSED
 
 
+@both
 async def test_a_transfer_needs_a_reason_and_leads_the_agent_back_to_the_list(console: Console) -> None:
     number = await console.ticket()
     browser = await console.signed_in("li")

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from domain import Attachment, Automatic, AutomaticKind, Conflict, ForbiddenMove, InState, Message, NotFound, Role
 from router.tickets import Actor
 from settings import Settings
-from storage import chat, counts, customers, erase, schema
+from storage import chat, counts, customers, erase, messages, schema
 from storage.backup import BackupError, backup, restore
 from storage.database import Database
 from storage.tables import Customer, Event, Idempotency, Label, Outbox, Ticket, table
@@ -37,7 +37,7 @@ ADDRESS = f"{MARK.lower()}@example.com"
 def marked(text: str = "#claim_status", **values: Any) -> Message:
     given: dict[str, Any] = {
         "channel": "mail", "account": "mail", "sender": ADDRESS, "sender_name": MARK, "subject": f"{MARK} {HAN}",
-        "reply_to": f"answers.{ADDRESS}", "raw": f"{MARK} {HAN}".encode(), "seen_at": (f"box of {MARK}", "7:1"),
+        "reply_to": f"answers.{ADDRESS}", "raw": f"{MARK} {HAN}".encode(), "seen_at": ("support/INBOX", "7:1"),
         "attachments": (Attachment(name=f"{MARK}.txt", media_type="text/plain", content=MARK.encode()),),
     }  # fmt: skip
     return message(f"{text} {MARK} {HAN}", **(given | values))
@@ -111,7 +111,7 @@ async def test_erasing_leaves_no_word_and_no_address_anywhere(world: World) -> N
     # The test sees what is there: else it could not see what is left.
     for place in (
         "address.address", "attachment.content", "chat_line.session_id", "chat_session.contact", "customer.name",
-        "idempotency.answer", "message.extra", "message.text", "outbox.address", "raw.body", "sighting.place",
+        "idempotency.answer", "message.extra", "message.text", "outbox.address", "raw.body",
         "ticket.snippet", "ticket.subject",
     ):  # fmt: skip
         assert place in before
@@ -248,3 +248,14 @@ def test_what_is_no_backup_of_this_world_is_refused(database: Database, empty: D
             archive.writestr("manifest.json", manifest)
         with pytest.raises(BackupError, match=words):
             restore(empty, tmp_path, target)
+
+
+async def test_an_erased_mail_does_not_come_in_again(world: World) -> None:
+    """The mailbox still shows it: the mark is remembered, without anything of the customer."""
+    seen = marked(seen_at=("support/INBOX", "7:9"))
+    await world.come_in(seen)
+    await forget_all(world)
+    with world.database.reading() as connection:
+        assert messages.unseen_marks(connection, "mail", "support/INBOX", ["7:9", "7:10"]) == ["7:10"]
+    [again] = await world.flow.receive([seen])
+    assert not again.new

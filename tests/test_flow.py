@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from domain import TRIAGE, Automatic, AutomaticKind, InState, Message, Role, Unreadable, public_number
 from router.flow import Flow
+from router.intake import Outcome
 from router.tickets import Actor
 from settings import Settings
 from storage import counts

@@ -85,9 +85,7 @@ async def quarantine_page(
 
 
 @routes.post("/console/intake/quarantine/{quarantine_id}/retry")
-async def retry(
-    request: Request, quarantine_id: int, form: Annotated[Posted, Depends(leading_posted)]
-) -> Response:
+async def retry(request: Request, quarantine_id: int, form: Annotated[Posted, Depends(leading_posted)]) -> Response:
     """Try again. What could not be read the first time is read anew from its raw."""
     web, actor = form.visit.web, form.visit.actor
 

@@ -134,7 +134,7 @@
     part.innerHTML = await answer.text();
     for (const item of $$(".msg", part.content)) if (document.getElementById(item.id)) item.remove();
     for (const item of $$("[hx-swap-oob]", part.content)) if (!$(item.getAttribute("hx-swap-oob").split(":")[1] || "#" + item.id)) item.remove();
-    htmx.swap(target, part.innerHTML, { swapStyle, swapDelay: 0, settleDelay: 0 });
+    htmx.swap(target, part.innerHTML, { swapStyle, swapDelay: 0, settleDelay: 0, ignoreTitle: true });
   }
   let refreshing = false, again = false;
   async function refreshTicket() {

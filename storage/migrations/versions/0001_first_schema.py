@@ -149,7 +149,7 @@ def upgrade() -> None:
     op.create_index('ix_ticket_alarm', 'ticket', ['next_alarm_at'], unique=False, sqlite_where=sa.text('next_alarm_at IS NOT NULL'), postgresql_where=sa.text('next_alarm_at IS NOT NULL'))
     op.create_index(op.f('ix_ticket_customer_id'), 'ticket', ['customer_id'], unique=False)
     op.create_index('ix_ticket_owner', 'ticket', ['owner_id'], unique=False, sqlite_where=sa.text('owner_id IS NOT NULL'), postgresql_where=sa.text('owner_id IS NOT NULL'))
-    op.create_index('ix_ticket_queue', 'ticket', ['department', 'state', 'id'], unique=False)
+    op.create_index('ix_ticket_queue', 'ticket', ['state', 'department', 'id'], unique=False)
     op.create_table('event',
     sa.Column('id', RowId, autoincrement=True, nullable=False),
     sa.Column('ticket_id', RowId, nullable=True),
@@ -193,8 +193,10 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('channel', 'account', 'external_id')
     )
+    op.create_index('ix_message_automatic', 'message', ['id'], unique=False, sqlite_where=sa.text("state = 'automatic'"), postgresql_where=sa.text("state = 'automatic'"))
     op.create_index(op.f('ix_message_customer_id'), 'message', ['customer_id'], unique=False)
-    op.create_index('ix_message_ended', 'message', ['state', 'id'], unique=False, sqlite_where=sa.text("state IN ('automatic', 'quarantined')"), postgresql_where=sa.text("state IN ('automatic', 'quarantined')"))
+    op.create_index('ix_message_ledger', 'message', ['channel', 'state', 'stored_at'], unique=False, sqlite_where=sa.text("direction = 'in'"), postgresql_where=sa.text("direction = 'in'"))
+    op.create_index('ix_message_quarantined', 'message', ['id'], unique=False, sqlite_where=sa.text("state = 'quarantined'"), postgresql_where=sa.text("state = 'quarantined'"))
     op.create_index('ix_message_received', 'message', ['id'], unique=False, sqlite_where=sa.text("state = 'received'"), postgresql_where=sa.text("state = 'received'"))
     op.create_index(op.f('ix_message_ticket_id'), 'message', ['ticket_id'], unique=False)
     op.create_table('thread',
@@ -265,9 +267,10 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('message_id')
     )
-    op.create_index('ix_outbox_automatic', 'outbox', ['address', 'created_at'], unique=False, sqlite_where=sa.text('automatic'), postgresql_where=sa.text('automatic'))
-    op.create_index('ix_outbox_bad', 'outbox', ['state', 'id'], unique=False, sqlite_where=sa.text("state IN ('failed', 'unknown')"), postgresql_where=sa.text("state IN ('failed', 'unknown')"))
-    op.create_index('ix_outbox_due', 'outbox', ['next_at'], unique=False, sqlite_where=sa.text("state IN ('queued', 'sending')"), postgresql_where=sa.text("state IN ('queued', 'sending')"))
+    op.create_index('ix_outbox_automatic', 'outbox', ['address', 'created_at'], unique=False, sqlite_where=sa.text('automatic = 1'), postgresql_where=sa.text('automatic'))
+    op.create_index('ix_outbox_due', 'outbox', ['next_at'], unique=False, sqlite_where=sa.text("state = 'queued'"), postgresql_where=sa.text("state = 'queued'"))
+    op.create_index('ix_outbox_sending', 'outbox', ['held_until'], unique=False, sqlite_where=sa.text("state = 'sending'"), postgresql_where=sa.text("state = 'sending'"))
+    op.create_index('ix_outbox_state', 'outbox', ['channel', 'state'], unique=False)
     op.create_index(op.f('ix_outbox_ticket_id'), 'outbox', ['ticket_id'], unique=False)
     op.create_table('quarantine',
     sa.Column('id', RowId, autoincrement=True, nullable=False),
@@ -292,7 +295,7 @@ def upgrade() -> None:
     sa.Column('channel', sa.String(length=32), nullable=False),
     sa.Column('place', sa.String(length=256), nullable=False),
     sa.Column('mark', sa.String(length=64), nullable=False),
-    sa.Column('message_id', RowId, nullable=False),
+    sa.Column('message_id', RowId, nullable=True),
     sa.ForeignKeyConstraint(['message_id'], ['message.id'], ),
     sa.PrimaryKeyConstraint('id'),
     sa.UniqueConstraint('channel', 'place', 'mark')
