@@ -121,6 +121,11 @@ def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str]
         app.ready_schema(settings, database)
     finally:
         database.close()
+    listener = serving.bound(settings.web) if "web" in roles else None
+    if listener is not None:
+        # Port 0 is any free one: from here on its number is known, which the links to customers need.
+        port = listener.getsockname()[1]
+        settings = settings.model_copy(update={"web": settings.web.model_copy(update={"port": port})})
     built = app.build(settings, roles=roles)
 
     async def started(url: str) -> None:
@@ -133,7 +138,7 @@ def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str]
         sys.stdout.flush()
 
     async def go() -> None:
-        await serving.run(built, started=started)
+        await serving.run(built, listener, started=started)
 
     uvloop.run(go())
 

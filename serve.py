@@ -25,6 +25,7 @@ from storage import health
 from web.app import create_app
 from web.console_live import live_of
 from web.context import Web
+from web.settings import WebSettings
 
 log = structlog.get_logger("app")
 
@@ -72,8 +73,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = None) -> None:
-    """Run the roles until SIGTERM or SIGINT. `started` hears the URL once the server accepts connections."""
+async def run(
+    app: App, listener: socket.socket | None, *, started: Callable[[str], Awaitable[None]] | None = None
+) -> None:
+    """Run the roles until SIGTERM or SIGINT. `started` hears the URL once the server accepts connections.
+
+    `listener`: what `bound` gave, for a process with the role `web`.
+    """
     settle_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -98,10 +104,10 @@ async def run(app: App, *, started: Callable[[str], Awaitable[None]] | None = No
     # An acknowledgement that was just queued need not wait for delivery's next look.
     app.flow.listeners.append(lambda _outcomes: app.delivery.nudge())
     tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
-    server = _serve(app) if "web" in app.roles else None
+    server = _serve(app) if listener is not None else None
     try:
-        if server is not None:
-            serving = asyncio.create_task(server.serve(sockets=[_bound(app)]), name="web")
+        if server is not None and listener is not None:
+            serving = asyncio.create_task(server.serve(sockets=[listener]), name="web")
             await _until_started(server, serving)
             if started is not None:
                 await started(_address(server))
@@ -156,9 +162,8 @@ def _serve(app: App) -> _Server:
     return server
 
 
-def _bound(app: App) -> socket.socket:
+def bound(settings: WebSettings) -> socket.socket:
     """The socket to listen on. Raises `SluiceError`; uvicorn would end the process instead."""
-    settings = app.settings.web
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -120,7 +120,7 @@ class Intake:
             )
             for item in items
         }
-        return [done.pop(each.row.id, None) or Outcome(each.row.id, None) for each in prepared]
+        return [done.pop(each.row.id, Outcome(each.row.id, None)) for each in prepared]
 
 
 class _Batch:

@@ -281,7 +281,10 @@ class Verbs:
         self._move(connection, tickets.lock_one(connection, ticket_id), actor, datetime.now(UTC), TicketState.CLOSED)
 
     def reopen(self, connection: Connection, ticket_id: int, actor: Actor) -> None:
-        self._move(connection, tickets.lock_one(connection, ticket_id), actor, datetime.now(UTC), TicketState.OPEN)
+        row = tickets.lock_one(connection, ticket_id)
+        if row.state == TicketState.NEW:  # becomes open by being taken or answered
+            raise ForbiddenMove(f"{public_number(row.id)} is new; there is nothing to reopen.")
+        self._move(connection, row, actor, datetime.now(UTC), TicketState.OPEN)
 
     # --- the triage desk ----------------------------------------------------------------------------------------------
 

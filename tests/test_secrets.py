@@ -86,7 +86,6 @@ def heard(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
         yield lines
 
 
-@pytest.mark.xfail(strict=True, reason="the server writes the traceback of a fault, with the exception's text")
 async def test_a_fault_of_ours_tells_nothing_of_the_customer(
     tmp_path: Path,
     settings: Settings,

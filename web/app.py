@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain import InvalidInput, SluiceError, TooMany, Unavailable
 from web import api, chat, console, docs, health, public
+from web.api_access import TooLarge
 from web.chat_lines import Chat
 from web.console_static import KeptFiles
 from web.context import Web
@@ -26,6 +27,7 @@ POLICY = (
     "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self';"
     " img-src 'self' data:"
 )
+_FAULT = "Something went wrong on our side. It was written down."
 _HEADERS = {
     b"content-security-policy": POLICY.encode(),
     b"x-content-type-options": b"nosniff",
@@ -34,25 +36,48 @@ _HEADERS = {
 }
 
 
-class SafeHeaders:
-    """Adds the security headers that a route has not set itself. Plain ASGI: it is on the hot path."""
+class Guard:
+    """Around all routes: security headers that a route has not set itself, a bound on every body, and an answer for
+    faults of ours that quotes nothing. Plain ASGI: it is on the hot path.
+    """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, body_most: int) -> None:
         self._app = app
+        self._body_most = body_most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
+        begun = False
+        size = 0
+
+        async def bounded() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._body_most:
+                raise TooLarge(f"The body is larger than {self._body_most} bytes.")
+            return message
+
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 headers = message.setdefault("headers", [])
                 present = {name.lower() for name, _value in headers}
                 headers.extend((name, value) for name, value in _HEADERS.items() if name not in present)
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        try:
+            await self._app(scope, bounded, with_headers)
+        except Exception as error:
+            # Left to the server, its traceback would stand in the log, with whatever the exception quotes.
+            answer = await _unknown_error(Request(scope), error)
+            if begun:
+                raise ConnectionAbortedError("the answer broke off") from None
+            await answer(scope, receive, with_headers)
 
 
 def create_app(web: Web) -> FastAPI:
@@ -70,7 +95,7 @@ def create_app(web: Web) -> FastAPI:
     if web.settings.chat.enabled:
         app.state.chat = Chat(web)
     app.state.tokens = api.Tokens()
-    app.add_middleware(SafeHeaders)
+    app.add_middleware(Guard, body_most=max(web.settings.body_most, web.settings.chat.upload_most) + 1_000_000)
     app.router.routes.append(Route("/api/v1/messages", api.accept, methods=["POST"], include_in_schema=False))
     app.include_router(health.routes, include_in_schema=False)
     app.include_router(api.routes)
@@ -82,7 +107,6 @@ def create_app(web: Web) -> FastAPI:
     app.mount("/static", KeptFiles(directory=STATIC), name="static")
     app.add_exception_handler(SluiceError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(Exception, _unknown_error)
     return app
 
 
@@ -118,4 +142,6 @@ async def _unknown_error(request: Request, error: Exception) -> Response:
     # The path may hold a tracking token; the route's pattern does not.
     route = request.scope.get("route")
     log.error("request_failed", route=getattr(route, "path", "?"), error=type(error).__name__)
-    return JSONResponse({"error": "Something went wrong on our side. It was written down."}, 500)
+    if _wants_page(request):
+        return console.error_page(request, SluiceError(_FAULT))
+    return JSONResponse({"error": _FAULT}, 500)
