@@ -344,6 +344,7 @@ def erase(customer: str, yes: bool) -> None:
         erased = database.submit(
             partial(erasing.customer, customer_id=ids[0], now=datetime.now(UTC), actor="command")
         ).result()
+        erasing.compact(database)
     click.echo(json.dumps(erased))
 
 

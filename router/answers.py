@@ -88,6 +88,8 @@ class Answers:
             return "own_address"
         if known.suppressed or (answer.row.channel, answer.address) in self._suppressed:
             return "suppressed"
+        if answer.kind == "care":
+            return ""  # who speaks of harming themselves is answered however much they wrote today
         if self._given.get((answer.row.channel, answer.address), 0) >= limits.automatic_per_address:
             return "address_limit"
         if self._domains.get(f"domain:{domain_of(answer.address)}", 0) >= limits.automatic_mail_per_domain:

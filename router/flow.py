@@ -81,7 +81,9 @@ class Flow:
             for each, result in zip(prepared, results, strict=True):
                 if isinstance(result, Unavailable):
                     raise result
-                if isinstance(result, BaseException):
+                if isinstance(result, Conflict):  # others were faster, again: no fault of the message
+                    await self._queue.ring([each.row.id])
+                elif isinstance(result, BaseException):
                     failed.append((each.row.id, "route", result))
                 elif result.state is not None:
                     outcomes.append(result)
