@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from domain import Incoming, InState, Route, Stored, Tags, Unavailable
+from domain import Conflict, Incoming, InState, Route, Stored, Tags, Unavailable
 from nlu import Tagger, Text
 from router.desk import Desk
 from router.intake import Intake, Outcome, Prepared
