@@ -55,11 +55,8 @@ class Flow:
         """
         if not items:
             return []
-        self._flood.waiting += 1
-        try:
+        with self._flood:
             stored = await self._database.write_batch(messages.store, items)
-        finally:
-            self._flood.waiting -= 1
         if ring:
             await self._queue.ring([each.message_id for each in stored if each.new])
         return stored
@@ -222,17 +219,30 @@ class _Flood:
     """
 
     _MANY = 12  # calls of `receive` at a time
+    _CALM = 0.1  # seconds without so many: a burst comes in waves, one a commit
     _LONGEST = 10.0
     _LOOK = 0.05
 
     def __init__(self) -> None:
-        self.waiting = 0
+        self._waiting = 0
+        self._last = -1.0
         self._given = 0.0
 
+    def __enter__(self) -> None:
+        self._waiting += 1
+        if self._waiting >= self._MANY:
+            self._last = time.monotonic()
+
+    def __exit__(self, *_error: object) -> None:
+        self._waiting -= 1
+
+    def _burst(self) -> bool:
+        return time.monotonic() - self._last < self._CALM
+
     async def give_way(self, stop: asyncio.Event) -> None:
-        if self.waiting < self._MANY:
+        if not self._burst():
             self._given = 0.0
-        while self.waiting >= self._MANY and self._given < self._LONGEST:
+        while self._burst() and self._given < self._LONGEST:
             self._given += self._LOOK
             if await pause(stop, self._LOOK):
                 return

@@ -285,13 +285,6 @@ class Database:
         return [down if job.items is None else [down] * len(job.items) for job in jobs]
 
 
-def _wanted(job: _Job) -> bool:
-    """False where the caller went away before it was begun; later ones can no longer withdraw it."""
-    if isinstance(job.done, asyncio.Future):
-        return not job.done.cancelled()
-    return job.done.set_running_or_notify_cancel()
-
-
 def _answer(results: Iterable[tuple[_Job, Any]]) -> None:
     """Wake whoever waits. Waiters of one event loop are woken by one call: each costs a system call otherwise."""
     loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}

@@ -51,7 +51,10 @@ async def person(world: World, name: str = "li") -> Actor:
 
 
 async def lead_to(world: World, state: TicketState) -> None:
-    if state in (OPEN, PENDING, RESOLVED):
+    if state is OPEN:
+        await lead_to(world, PENDING)
+        await on(world.database, world.verbs.reopen, 1, LI)
+    elif state in (PENDING, RESOLVED):
         await on(world.database, VERBS[state](world), 1, LI)
     elif state is CLOSED:
         await lead_to(world, RESOLVED)
@@ -75,7 +78,8 @@ VERBS: dict[TicketState, Callable[[World], Any]] = {
 async def test_a_ticket_goes_where_the_table_lets_it(world: World, origin: TicketState, to: TicketState) -> None:
     await lead_to(world, origin)
     before, told = ticket(world.database), trail(world.database, 1)
-    if to in MOVES[origin]:
+    # A new ticket becomes open by being taken or answered; there is nothing to reopen.
+    if to in MOVES[origin] and (origin, to) != (NEW, OPEN):
         await on(world.database, VERBS[to](world), 1, LI)
         after = ticket(world.database)
         assert (after.state, after.version) == (to, before.version + 1)
