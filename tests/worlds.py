@@ -82,9 +82,7 @@ class World:
         return await self.flow.process([each.message_id for each in stored])
 
 
-def make_world(
-    database: Database, settings: Settings, *, queue: WorkQueue | None = None, **desk_changes: Any
-) -> World:
+def make_world(database: Database, settings: Settings, *, queue: WorkQueue | None = None, **desk_changes: Any) -> World:
     taxonomy = settings.taxonomy
     desk = Desk(
         taxonomy=taxonomy,
