@@ -147,12 +147,6 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
                 f"intents.{name}.department names {intent.department!r}, which is no department"
                 f"{_nearest(intent.department, settings.departments)}"
             )
-    smtp = settings.mail.smtp
-    if smtp is not None and settings.delivery.deadline.total_seconds() < 3 * smtp.timeout + 10:
-        # Else a server that hangs before it was given anything would make answers unknown instead of late.
-        raise SettingsError(
-            f"delivery.deadline must be above 3 x mail.smtp.timeout + 10 s, here {3 * smtp.timeout + 10:.0f}s"
-        )
     state_dir = settings.state_dir if settings.state_dir.is_absolute() else Path.cwd() / settings.state_dir
     return settings.model_copy(update={"state_dir": state_dir})
 

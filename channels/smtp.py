@@ -182,6 +182,11 @@ class _Line:
         self.drop()
 
 
+def _too_late() -> ChannelError:
+    """The caller's own deadline came before the mail was handed over. It alone would mean: result unknown."""
+    return ChannelError("the server was too slow to take the mail", retry_after=_AFTER_FAULT)
+
+
 class MailSender:
     """Sends replies by SMTP. All recipients of a reply get it, or none does."""
 
@@ -199,7 +204,10 @@ class MailSender:
 
     async def send(self, reply: Reply) -> Receipt:
         envelope = compose(reply, self._settings, datetime.now(UTC))
-        line = await self._lines.get()
+        try:
+            line = await self._lines.get()
+        except asyncio.CancelledError:
+            raise _too_late() from None
         try:
             return await self._send(line, envelope)
         except BaseException:
@@ -256,6 +264,9 @@ class MailSender:
             line.drop()
             reason = str(error) or type(error).__name__
             raise ChannelError(f"the server cannot be used: {reason}", retry_after=_AFTER_FAULT) from error
+        except asyncio.CancelledError:
+            line.drop()
+            raise _too_late() from None
         except ChannelError:
             raise
         except BaseException:

@@ -25,6 +25,8 @@ from storage.types import AnyRow
 log = structlog.get_logger("flow")
 
 _MOST_TRIES = 3
+#: a machine that is killed again and again must not be blamed on what it happened to hold
+_MOST_DEATHS = 5
 _BATCH = 128
 _SWEEP_AGE = timedelta(seconds=10)
 _SWEEP_EVERY = 5.0
@@ -170,11 +172,11 @@ class Flow:
             return
 
     async def _count_lost(self, message_id: int) -> None:
-        """A worker had this and never finished: the third time it is suspected of killing it."""
-        reason = "the worker that had it stopped, three times"
+        """A worker had this and never finished: in the end it is suspected of killing them."""
+        reason = f"the worker that had it stopped, {_MOST_DEATHS} times"
 
         def unit(connection: Any) -> None:
-            messages.count_try(connection, message_id, "process", reason, _MOST_TRIES, release=False)
+            messages.count_try(connection, message_id, "process", reason, _MOST_DEATHS, release=False)
 
         with suppress(Unavailable):
             await self._database.write(unit)

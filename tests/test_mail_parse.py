@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 
@@ -103,7 +104,7 @@ def test_the_digest_is_of_what_the_sender_wrote() -> None:
 )
 def test_senders(header: str, address: str, name: str) -> None:
     message = mail(header)
-    assert message.sender == address
+    assert named(message) == address
     assert name in message.sender_name
 
 
@@ -184,9 +185,23 @@ def test_broken_header_lines_hide_nothing() -> None:
     assert (message.sender, message.subject, message.key, message.text) == ("a@b.example", "kept", "k@x", "Hello")
 
 
+def named(message: domain.Message) -> str:
+    """The sender; where nobody knows who wrote, each mail has one of its own and is never answered by the bot."""
+    name, _at, place = message.sender.partition("@")
+    if place != "invalid":
+        return message.sender
+    assert re.fullmatch(r"unknown\.[0-9a-f]{16}", name)
+    assert not message.answerable
+    return NO_SENDER
+
+
+def test_two_mails_of_nobody_are_of_two_customers() -> None:
+    assert read("Just some words\n").sender != read("Other words\n").sender
+
+
 def test_no_headers_at_all() -> None:
     message = read("Just some words\nand more of them.\n")
-    assert message.sender == NO_SENDER
+    assert named(message) == NO_SENDER
     assert "Just some words" in message.text
 
 

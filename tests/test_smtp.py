@@ -428,3 +428,20 @@ def test_postfix_bounces(dovecot: Dovecot, postfix: Postfix | MailDrop) -> None:
     assert bounce.get_content_type() == "multipart/report"
     assert b"5.1.1" in bounce.as_bytes()
     assert b"<out@insurer.test>" in bounce.as_bytes()
+
+
+@pytest.mark.parametrize(("step", "unknown"), [("mail", False), ("data", False), ("text", True)])
+async def test_the_callers_deadline_is_unknown_only_after_the_text_was_handed_over(step: str, unknown: bool) -> None:
+    """A server that hangs must make answers late, not lost: delivery never repeats an automatic `unknown`."""
+    with scripted() as (script, server):
+        script.hang_at = step
+        sender = MailSender(mail_settings(server, connections=1))
+        expected: type[Exception] = TimeoutError if unknown else ChannelError
+        with pytest.raises(expected) as caught:
+            async with asyncio.timeout(0.5):
+                await sender.send(reply())
+        if isinstance(caught.value, ChannelError):
+            assert (caught.value.unknown, caught.value.retry_after is not None) == (False, True)
+        script.hang_at = ""
+        await sender.send(reply())
+        await sender.close()
