@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from functools import partial
@@ -138,7 +138,9 @@ def embedded(folder: Path, dovecot: Dovecot, sink: SmtpSink) -> Iterator[World]:
     """All roles in one process, SQLite, the database as queue."""
     deployment = Deployment(folder, {**_QUICK, **mail_settings(dovecot, sink.port, "embedded@insurer.test")})
     with deployment.process() as everything:
-        yield World(deployment, dict.fromkeys(("web", "worker", "listen"), everything), sink, dovecot)
+        world = World(deployment, dict.fromkeys(("web", "worker", "listen"), everything), sink, dovecot)
+        with closing(world.database):
+            yield world
 
 
 @contextmanager
@@ -150,7 +152,9 @@ def apart(folder: Path, dovecot: Dovecot, sink: SmtpSink, database: str, queue: 
     with ExitStack() as stack:
         roles = {"web": ["web"], "worker": ["worker"], "listen": ["listen", "clock"]}
         processes = {name: stack.enter_context(deployment.process(*each)) for name, each in roles.items()}
-        yield World(deployment, processes, sink, dovecot)
+        world = World(deployment, processes, sink, dovecot)
+        with closing(world.database):
+            yield world
 
 
 # --- the test ---------------------------------------------------------------------------------------------------------
