@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from domain import SettingsError, Unavailable
 
@@ -109,7 +110,10 @@ class Database:
             cursor = connection.cursor()
             # The order matters: busy_timeout first, since the change to WAL takes a lock.
             cursor.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT * 1000)}")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            # The change to WAL, once in a file's life, does not wait for a lock by itself.
+            for attempt in _patiently():
+                with attempt:
+                    cursor.execute("PRAGMA journal_mode = WAL")
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA cache_size = -65536" if write else "PRAGMA cache_size = -8192")
@@ -283,6 +287,15 @@ class Database:
                     break
         down = translated(failure)
         return [down if job.items is None else [down] * len(job.items) for job in jobs]
+
+
+def _patiently() -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(sqlite3.OperationalError),
+        wait=wait_random_exponential(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(_BUSY_TIMEOUT),
+        reraise=True,
+    )
 
 
 def _answer(results: Iterable[tuple[_Job, Any]]) -> None:
