@@ -144,8 +144,13 @@ class App:
         await asyncio.to_thread(self.database.close)
 
 
-def build(settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueue | None = None) -> App:
-    """Wire the parts. Opens no connection yet. Raises `SettingsError`."""
+def build(
+    settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueue | None = None, serving: bool = True
+) -> App:
+    """Wire the parts. Opens no connection yet. Raises `SettingsError`.
+
+    `serving`: False in a command that ends, from which no program can fetch its answers: they stay queued.
+    """
     database = Database(settings.database_url)
     tagger = LazyTagger(settings)
     taxonomy = settings.taxonomy
@@ -153,6 +158,20 @@ def build(settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueu
     routes = "worker" in roles
     rules = Rules(settings.routing, taxonomy, thresholds(tagger) if routes else {})
     mail = settings.mail
+    senders: dict[str, Sender] = {"api": ApiSender()}
+    chat_bell = ChatBell()
+    if settings.web.chat.enabled:
+        senders["chat"] = WebChatSender(chat.Log(database), chat_bell)
+    source: MailSource | None = None
+    if mail.enabled:
+        # The mail libraries are loaded only where the channel is on.
+        from channels.mail import MailSource
+        from channels.smtp import MailSender
+
+        if mail.smtp is not None:
+            senders["mail"] = MailSender(mail)
+        if mail.mailboxes:
+            source = MailSource(mail, _MailMemory(database))
     desk = Desk(
         taxonomy=taxonomy,
         rules=rules,
@@ -169,24 +188,11 @@ def build(settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueu
             for address in (mail.from_address, *(box.recipient for box in mail.mailboxes))
             if "@" in address
         ),
+        pulled=frozenset(name for name, sender in senders.items() if serving and sender.limits.pulled),
     )
     if queue is None:
         queue = work_queue(settings, database)
     flow = Flow(database, queue, tagger, desk)
-    senders: dict[str, Sender] = {"api": ApiSender()}
-    chat_bell = ChatBell()
-    if settings.web.chat.enabled:
-        senders["chat"] = WebChatSender(chat.Log(database), chat_bell)
-    source: MailSource | None = None
-    if mail.enabled:
-        # The mail libraries are loaded only where the channel is on.
-        from channels.mail import MailSource
-        from channels.smtp import MailSender
-
-        if mail.smtp is not None:
-            senders["mail"] = MailSender(mail)
-        if mail.mailboxes:
-            source = MailSource(mail, _MailMemory(database))
     streams = publisher = None
     if settings.queue.url:
         streams = DepartmentStreams(settings.queue.url, maxlen=settings.queue.stream_maxlen)

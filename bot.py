@@ -210,7 +210,7 @@ def ingest(paths: tuple[Path, ...]) -> None:
         click.echo(f"not read: {path}", err=True)
     with world(settings):
         pass
-    built = app.build(settings, roles=("worker",))
+    built = app.build(settings, roles=("worker",), serving=False)
     app.settle_memory()
     domains = settings.mail.domains
 

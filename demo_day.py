@@ -49,7 +49,7 @@ async def make(settings: Settings) -> list[tuple[str, str]]:
     database = Database(settings.database_url)
     schema.migrate(database)
     database.close()
-    built = app.build(settings, roles=("worker",))
+    built = app.build(settings, roles=("worker",), serving=False)
     try:
         if not await built.database.read(people.any_at_all):
             await _fill(built)

@@ -102,7 +102,7 @@ async def run(
         loops.append(("mail", lambda: mail.run(app.flow.receive)))
         loops.append(("health", lambda: _tell_health(app, mail.mailboxes, stop)))
     # An acknowledgement that was just queued need not wait for delivery's next look.
-    app.flow.listeners.append(lambda _outcomes: app.delivery.nudge())
+    app.flow.listeners.append(lambda outcomes: app.delivery.nudge({each.channel for each in outcomes}))
     tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
     server = _serve(app) if listener is not None else None
     try:

@@ -31,6 +31,8 @@ class Limits:
     deadline: float = 30.0
     #: messages that it can have on their way at a time; None = no limit of its own
     together: int | None = None
+    #: nothing is sent: an answer waits where the other side looks for it, and is there as soon as it is written
+    pulled: bool = False
 
 
 class Sender(Protocol):

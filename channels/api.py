@@ -96,7 +96,7 @@ class ApiSender:
     """Answers wait on the ticket for the program that posted."""
 
     name = CHANNEL
-    limits = Limits()
+    limits = Limits(pulled=True)
 
     async def send(self, reply: Reply) -> Receipt:
         return Receipt(provider_id=str(reply.message_id))

@@ -6,7 +6,7 @@ its share today, a domain that sends automatic mail by the dozen, and everybody 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -104,11 +104,16 @@ class Answers:
             name = f"domain:{domain}"[:300]
             self._automatic[name] = self._automatic.get(name, 0) + 1
 
-    def count(self) -> None:
-        if self._new:
-            tallies.add(self._connection, {"automatic": self._new}, self._now, _TEN_MINUTES)
-        tallies.add(self._connection, self._automatic, self._now, _DAY)
-        tallies.add(self._connection, self._held_back, self._now)
+    def count(self, others: Mapping[str, int]) -> None:
+        """Write the counters, and others that never start anew."""
+        tallies.add(
+            self._connection,
+            {**self._held_back, **others},
+            self._now,
+            tallies.FOREVER,
+            ({"automatic": self._new} if self._new else {}, _TEN_MINUTES),
+            (self._automatic, _DAY),
+        )
 
     def compose(self, answer: Answer, ticket_id: int, ticket: _Ticket, customer_id: int | None) -> dict[str, Any]:
         """The outbox row of an answer; see `storage.outbox.queue`."""

@@ -7,7 +7,7 @@ once more under the same key, and both are shown as such (promise P2).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,7 +37,7 @@ class Delivery:
         self._database = database
         self._desk = desk
         self._senders = dict(senders)
-        self._bell = asyncio.Event()
+        self._bells = {name: asyncio.Event() for name in senders}
         self._backoff = wait_random_exponential(
             multiplier=desk.delivery.backoff.total_seconds(), max=desk.delivery.backoff_most.total_seconds()
         )
@@ -46,15 +46,16 @@ class Delivery:
     def channels(self) -> list[str]:
         return sorted(self._senders)
 
-    def nudge(self) -> None:
-        """Something was queued in this process."""
-        self._bell.set()
+    def nudge(self, channels: Iterable[str] | None = None) -> None:
+        """Something was queued in this process, for some channels or for any."""
+        for name in self._bells.keys() if channels is None else self._bells.keys() & set(channels):
+            self._bells[name].set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch_lost(stop))
-            for name in self._senders:
+            for name in self._bells:
                 group.create_task(self._channel(name, stop))
 
     async def _channel(self, name: str, stop: asyncio.Event) -> None:
@@ -68,8 +69,8 @@ class Delivery:
             except Exception as error:
                 log.exception("delivery_failed", channel=name, error=type(error).__name__)
             if sent == 0:
-                await _either(stop, self._bell, _LOOK_EVERY)
-                self._bell.clear()
+                await _either(stop, self._bells[name], _LOOK_EVERY)
+                self._bells[name].clear()
 
     async def _watch_lost(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

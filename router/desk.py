@@ -37,6 +37,8 @@ class Desk:
     mail_domain: str = "sluice.invalid"
     #: addresses of our own: never answered automatically
     own_addresses: Collection[str] = field(default_factory=frozenset)
+    #: channels whose answers are fetched, not sent
+    pulled: Collection[str] = field(default_factory=frozenset)
 
     @property
     def close_after(self) -> timedelta:

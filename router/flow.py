@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -44,6 +45,7 @@ class Flow:
         self._intake = Intake(desk)
         self._flood = _Flood()
         self._finished: set[str] = set()
+        self._store_held = partial(messages.store, hold=timedelta(seconds=queue.deadline))
         self._swept_at = 0.0
         #: called after each batch with its outcomes: live pages and tests listen here
         self.listeners: list[Callable[[Sequence[Outcome]], None]] = []
@@ -57,10 +59,14 @@ class Flow:
         """
         if not items:
             return []
+        own = ring and self._queue.room()
         with self._flood:
-            stored = await self._database.write_batch(messages.store, items)
-        if ring:
-            await self._queue.ring([each.message_id for each in stored if each.new])
+            stored = await self._database.write_batch(self._store_held if own else messages.store, items)
+        new = [each.message_id for each in stored if each.new]
+        if own:
+            self._queue.hand(new)
+        elif ring:
+            await self._queue.ring(new)
         return stored
 
     # --- processing ---------------------------------------------------------------------------------------------------
@@ -70,10 +76,7 @@ class Flow:
 
         Raises `Unavailable` when the database is down: nothing was changed.
         """
-        rows = await self._database.read(lambda connection: messages.waiting(connection, ids))
-        if not rows:
-            return []
-        prepared, failed = await asyncio.to_thread(self._prepare, rows)
+        prepared, failed = await self._database.off_loop(lambda: self._prepared(ids))
         outcomes: list[Outcome] = []
         if prepared:
             results = await self._database.write_each(self._intake.apply, prepared)
@@ -91,6 +94,11 @@ class Flow:
         for listener in self.listeners:
             listener(outcomes)
         return outcomes
+
+    def _prepared(self, ids: Sequence[int]) -> tuple[list[Prepared], list[tuple[int, str, BaseException]]]:
+        with self._database.reading() as connection:
+            rows = messages.waiting(connection, ids)
+        return self._prepare(rows)
 
     def _prepare(self, rows: Sequence[AnyRow]) -> tuple[list[Prepared], list[tuple[int, str, BaseException]]]:
         """Tag and route, off the event loop and outside of any transaction."""

@@ -27,7 +27,7 @@ from domain import (
 from router import sla
 from router.answers import Answer, Answers
 from router.desk import Desk, higher, promises
-from storage import customers, events, messages, outbox, search, tallies, tickets
+from storage import customers, events, messages, outbox, search, tickets
 from storage.customers import Known
 from storage.types import AnyRow
 
@@ -415,9 +415,11 @@ class _Batch:
         for target in self._targets:
             for kind, data in target.events:
                 self._events.append(events.row(kind, "bot", now, ticket_id=target.id, **data))
-        ids = outbox.queue(connection, [row for _item, row in answers], now)
+        ids = outbox.queue(connection, [row for _item, row in answers], now, pulled=self._desk.pulled)
         for (item, row), message_id in zip(answers, ids, strict=True):
             self._events.append(events.row(row["kind"], "bot", now, ticket_id=item.ticket_id, message=message_id))
+            if row["channel"] in self._desk.pulled:
+                self._events.append(outbox.sent_event(message_id, item.ticket_id, row["kind"], now))
         events.append(connection, self._events)
         messages.finish(
             connection,
@@ -444,8 +446,7 @@ class _Batch:
                 if item.ticket_id is not None
             ],
         )
-        self._answers.count()
-        tallies.add(connection, self._lags(), now)
+        self._answers.count(self._lags())
 
     def _lags(self) -> dict[str, int]:
         """The histogram of the time from receipt to the end, as counters: `lag:<channel>:<bound>`."""

@@ -119,6 +119,8 @@ class Verbs:
             if row.owner_id is None and actor.person_id is not None:
                 values["owner_id"] = actor.person_id
             trail = [events.row("replied", actor.name, now, ticket_id=row.id, message=message_id)]
+            if row.channel in self._desk.pulled:
+                trail.append(outbox.sent_event(message_id, row.id, "reply", now))
             if row.state == TicketState.NEW and then is None:
                 values["state"] = TicketState.OPEN.value
                 trail.append(
@@ -160,6 +162,7 @@ class Verbs:
                 }
             ],
             now,
+            pulled=self._desk.pulled,
         )
         # The customer's answer may come from the address that wrote or from the one that we answer to.
         places = {row.address} | ({first.address} if first is not None else set())

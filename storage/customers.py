@@ -40,6 +40,9 @@ def find(connection: Connection, places: Collection[Place]) -> dict[Place, Known
     return {place: found[place] for place in places if place in found}
 
 
+_MAKE = sa.insert(customer).returning(customer.c.id, customer.c.name, customer.c.language)
+
+
 def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: datetime) -> dict[Place, Known]:
     """The customers behind addresses, made where they are new. `names`: address -> (display name, language)."""
     known = find(connection, names.keys())
@@ -50,7 +53,7 @@ def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: 
     # Which id is whose does not matter between customers of one name and language.
     free: dict[tuple[str, str], list[int]] = {}
     for row in connection.execute(
-        sa.insert(customer).returning(customer.c.id, customer.c.name, customer.c.language),
+        _MAKE,
         [{"name": names[place][0], "language": names[place][1], "created_at": now} for place in new],
     ):
         free.setdefault((row.name, row.language), []).append(row.id)
@@ -59,7 +62,7 @@ def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: 
         {"customer_id": customer_id, "channel": place[0], "address": place[1], "created_at": now}
         for place, customer_id in zip(new, ids, strict=True)
     ]
-    made = set(connection.scalars(insert_new(connection, address).returning(address.c.customer_id), rows))
+    made = set(connection.scalars(insert_new(connection, address, address.c.customer_id), rows))
     known.update({place: Known(each, None) for place, each in zip(new, ids, strict=True) if each in made})
     lost = [each for each in ids if each not in made]
     if lost:  # somebody else made the address in the meantime: theirs stays

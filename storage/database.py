@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -172,7 +173,11 @@ class Database:
             with self.reading() as connection:
                 return query(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+        return await self.off_loop(run)
+
+    async def off_loop(self, call: Callable[[], T]) -> T:
+        """Run what reads, then works on it, in a reader's thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -375,8 +380,14 @@ def translated(error: Exception) -> Exception:
     return error
 
 
-def insert_new(connection: Connection, table: Any) -> Any:
-    """`INSERT ... ON CONFLICT DO NOTHING`, in the words of the connection's dialect."""
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+def insert_new(connection: Connection, table: Any, *returning: sa.Column[Any]) -> Any:
+    """`INSERT ... ON CONFLICT DO NOTHING [RETURNING ...]`, in the words of the connection's dialect."""
+    return _insert_new(connection.dialect.name, table, returning)
+
+
+@lru_cache(maxsize=64)  # to build a statement costs several times what running it does
+def _insert_new(dialect: str, table: Any, returning: tuple[sa.Column[Any], ...]) -> Any:
+    insert = sqlite_insert if dialect == "sqlite" else postgresql_insert
     # Without the option the row count of an insert is -1 on PostgreSQL, where one asks whether the row was new.
-    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    statement = insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    return statement.returning(*returning) if returning else statement

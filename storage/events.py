@@ -21,9 +21,12 @@ def row(kind: str, actor: str, at: datetime, /, *, ticket_id: int | None = None,
     return {"ticket_id": ticket_id, "kind": kind, "actor": actor, "at": at, "data": data}
 
 
+_APPEND = sa.insert(event)
+
+
 def append(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        connection.execute(sa.insert(event), list(rows))
+        connection.execute(_APPEND, list(rows))
 
 
 def of_ticket(connection: Connection, ticket_id: int) -> Sequence[AnyRow]:

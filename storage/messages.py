@@ -53,7 +53,7 @@ def tidy(text: str) -> str:
     return text
 
 
-def as_row(item: Incoming, now: datetime) -> dict[str, Any]:
+def as_row(item: Incoming, now: datetime, held_until: datetime | None = None) -> dict[str, Any]:
     """What is stored of a message."""
     row: dict[str, Any] = {
         "direction": "in",
@@ -74,10 +74,12 @@ def as_row(item: Incoming, now: datetime) -> dict[str, Any]:
         "reason": None,
         "received_at": item.received_at,
         "stored_at": now,
+        "held_until": held_until,
         "tries": 0,
     }
     if isinstance(item, Unreadable):
         row["state"] = InState.QUARANTINED.value
+        row["held_until"] = None
         row["reason"] = tidy(item.reason)
         return row
     extra: dict[str, Any] = {}
@@ -105,7 +107,11 @@ def as_row(item: Incoming, now: datetime) -> dict[str, Any]:
     return row
 
 
-_LOOKUP = sa.select(message.c.id, message.c.channel, message.c.account, message.c.external_id)
+_LOOKUP = sa.select(message.c.id, message.c.channel, message.c.account, message.c.external_id).where(
+    message.c.channel == bindparam("channel"),
+    message.c.account == bindparam("account"),
+    message.c.external_id.in_(bindparam("externals", expanding=True)),
+)
 
 
 def _known(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
@@ -114,18 +120,23 @@ def _known(connection: Connection, keys: Collection[Key]) -> dict[Key, int]:
         by_account.setdefault((channel, account), []).append(external)
     found: dict[Key, int] = {}
     for (channel, account), externals in by_account.items():
-        query = _LOOKUP.where(
-            message.c.channel == channel, message.c.account == account, message.c.external_id.in_(externals)
-        )
-        for row in connection.execute(query):
+        for row in connection.execute(_LOOKUP, {"channel": channel, "account": account, "externals": externals}):
             found[row.channel, row.account, row.external_id] = row.id
     return found
 
 
-def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
-    """Store incoming messages. A batch call: one `Stored` for each, in order; a known key stores nothing again."""
+_BODY = sa.insert(raw)
+_FILE = sa.insert(attachment)
+
+
+def store(connection: Connection, items: Sequence[Incoming], *, hold: timedelta | None = None) -> list[Stored]:
+    """Store incoming messages. A batch call: one `Stored` for each, in order; a known key stores nothing again.
+
+    `hold`: they are claimed for so long by the worker of the process that stores them.
+    """
     now = datetime.now(UTC)
-    rows = [as_row(item, now) for item in items]
+    held_until = now + hold if hold else None
+    rows = [as_row(item, now, held_until) for item in items]
     keys = [(row["channel"], row["account"], row["external_id"]) for row in rows]
     # A mailbox whose UIDs were seen already may show a mail with headers that a server rewrote: the mark decides.
     marked = _by_mark(connection, items)
@@ -136,9 +147,7 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
     made: dict[Key, int] = {}
     if fresh:
         returned = connection.execute(
-            insert_new(connection, message).returning(
-                message.c.id, message.c.channel, message.c.account, message.c.external_id
-            ),
+            insert_new(connection, message, message.c.id, message.c.channel, message.c.account, message.c.external_id),
             list(fresh.values()),
         )
         made = {(row.channel, row.account, row.external_id): row.id for row in returned}
@@ -171,9 +180,9 @@ def store(connection: Connection, items: Sequence[Incoming]) -> list[Stored]:
             place, mark = item.seen_at
             marks.append({"channel": item.channel, "place": place, "mark": mark, "message_id": message_id})
     if bodies:
-        connection.execute(sa.insert(raw), bodies)
+        connection.execute(_BODY, bodies)
     if files:
-        connection.execute(sa.insert(attachment), files)
+        connection.execute(_FILE, files)
     if marks:
         connection.execute(insert_new(connection, sighting), marks)
     if held:
@@ -199,6 +208,13 @@ def as_files(message_id: int, item: Message) -> list[dict[str, Any]]:
     ]
 
 
+_MARKED = sa.select(sighting.c.mark, sighting.c.message_id).where(
+    sighting.c.channel == bindparam("channel"),
+    sighting.c.place == bindparam("place"),
+    sighting.c.mark.in_(bindparam("marks", expanding=True)),
+)
+
+
 def _by_mark(connection: Connection, items: Sequence[Incoming]) -> dict[tuple[str, str] | None, int | None]:
     places: dict[tuple[str, str], list[str]] = {}
     for item in items:
@@ -206,10 +222,7 @@ def _by_mark(connection: Connection, items: Sequence[Incoming]) -> dict[tuple[st
             places.setdefault((item.channel, item.seen_at[0]), []).append(item.seen_at[1])
     found: dict[tuple[str, str] | None, int | None] = {}
     for (channel, place), marks in places.items():
-        query = sa.select(sighting.c.mark, sighting.c.message_id).where(
-            sighting.c.channel == channel, sighting.c.place == place, sighting.c.mark.in_(marks)
-        )
-        for row in connection.execute(query):
+        for row in connection.execute(_MARKED, {"channel": channel, "place": place, "marks": marks}):
             found[place, row.mark] = row.message_id
     return found
 
@@ -263,9 +276,12 @@ _STILL = sa.select(message.c.id).where(
 )
 
 
+_STILL_LOCKED = _STILL.with_for_update(skip_locked=True)
+
+
 def lock_waiting(connection: Connection, ids: Sequence[int]) -> set[int]:
     """Those that are still unprocessed, locked until the transaction ends. Another worker's are left out."""
-    query = _STILL if connection.dialect.name == "sqlite" else _STILL.with_for_update(skip_locked=True)
+    query = _STILL if connection.dialect.name == "sqlite" else _STILL_LOCKED
     return set(connection.scalars(query, {"ids": sorted(ids)}))
 
 

@@ -21,13 +21,16 @@ customer = table(Customer)
 person = table(Person)
 
 _MESSAGES = sa.insert(message).returning(message.c.external_id, message.c.id)
+_ROWS = sa.insert(outbox)
 
 
-def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: datetime) -> list[int]:
+def queue(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], now: datetime, *, pulled: Collection[str] = ()
+) -> list[int]:
     """Write outgoing messages and their outbox rows; the message ids in order.
 
     A row: channel, account, address, name, subject, text, key, thread, extra, ticket_id, customer_id, author_id, kind,
-    automatic.
+    automatic. `pulled`: channels whose answers are fetched; theirs are `sent` with this commit.
     """
     if not rows:
         return []
@@ -61,7 +64,7 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: dateti
     by_key = {each.external_id: each.id for each in made}
     ids = [by_key[row["key"]] for row in rows]
     connection.execute(
-        sa.insert(outbox),
+        _ROWS,
         [
             {
                 "message_id": message_id,
@@ -71,7 +74,7 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: dateti
                 "address": row["address"],
                 "kind": row["kind"],
                 "automatic": row["automatic"],
-                "state": OutState.QUEUED.value,
+                "state": (OutState.SENT if row["channel"] in pulled else OutState.QUEUED).value,
                 "next_at": now,
                 "created_at": now,
                 "updated_at": now,
@@ -80,6 +83,11 @@ def queue(connection: Connection, rows: Sequence[Mapping[str, Any]], now: dateti
         ],
     )
     return ids
+
+
+def sent_event(message_id: int, ticket_id: int | None, kind: str, now: datetime) -> dict[str, Any]:
+    """An answer of a pulled channel went out: it was written, and no try was needed."""
+    return events.row("sent", "bot", now, ticket_id=ticket_id, message=message_id, kind=kind, tries=0)
 
 
 _AUTOMATIC = (

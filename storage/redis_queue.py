@@ -39,6 +39,7 @@ class RedisQueue:
 
     def __init__(self, url: str, *, deadline: float = 60.0, maxlen: int = 1_000_000, stream: str = _STREAM) -> None:
         self._redis = connect(url)
+        self.deadline = deadline
         self._idle = int(deadline * 1000)
         self._maxlen = maxlen
         self._stream = stream
@@ -64,6 +65,12 @@ class RedisQueue:
         except (RedisError, OSError) as error:
             # Stored is stored: the sweeper rings for these as soon as Redis is back.
             log.warning("ring_failed", error=type(error).__name__, count=len(message_ids))
+
+    def room(self) -> bool:
+        return False  # whichever worker hears the ring first takes it
+
+    def hand(self, message_ids: Sequence[int]) -> None:
+        raise NotImplementedError("there is no room")
 
     async def take(self, most: int, wait: float) -> list[Ring]:
         try:

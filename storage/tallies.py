@@ -23,36 +23,57 @@ tally = table(Tally)
 _SHARDS = 1024
 #: this process's own; not its pid, which is 1 in every container
 _SHARD = secrets.randbelow(_SHARDS)
-_FOREVER = timedelta(0)
+FOREVER = timedelta(0)
 
 
 def _bucket(now: datetime, width: timedelta) -> int:
     return int(now.timestamp() // width.total_seconds()) if width else 0
 
 
-def add(connection: Connection, counts: Mapping[str, int], now: datetime, width: timedelta = _FOREVER) -> None:
-    """Add to counters by name. `width`: of the time bucket; without one the counter never starts anew."""
-    if not counts:
-        return
-    insert: Any = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+def _adding(insert: Any) -> Any:
     statement = insert(tally)
-    statement = statement.on_conflict_do_update(
+    return statement.on_conflict_do_update(
         index_elements=[tally.c.name, tally.c.bucket], set_={"n": tally.c.n + statement.excluded.n}
     )
-    bucket = _bucket(now, width) * _SHARDS + _SHARD
-    connection.execute(statement, [{"name": name, "bucket": bucket, "n": counts[name]} for name in sorted(counts)])
 
 
-def read(connection: Connection, names: Collection[str], now: datetime, width: timedelta = _FOREVER) -> dict[str, int]:
+_ADD = {"sqlite": _adding(sqlite_insert), "postgresql": _adding(postgresql_insert)}
+
+
+def add(
+    connection: Connection,
+    counts: Mapping[str, int],
+    now: datetime,
+    width: timedelta = FOREVER,
+    *more: tuple[Mapping[str, int], timedelta],
+) -> None:
+    """Add to counters by name. `width`: of the time bucket; without one the counter never starts anew.
+
+    `more`: further counts with their widths, in the same statement.
+    """
+    rows = [
+        {"name": name, "bucket": _bucket(now, each) * _SHARDS + _SHARD, "n": n}
+        for some, each in ((counts, width), *more)
+        for name, n in some.items()
+    ]
+    if rows:
+        # Sorted, so that two workers never wait for one another crosswise.
+        connection.execute(_ADD[connection.dialect.name], sorted(rows, key=lambda row: (row["name"], row["bucket"])))
+
+
+_READ = (
+    sa.select(tally.c.name, sa.func.sum(tally.c.n))
+    .where(tally.c.name.in_(sa.bindparam("names", expanding=True)), tally.c.bucket >= sa.bindparam("since"))
+    .group_by(tally.c.name)
+)
+
+
+def read(connection: Connection, names: Collection[str], now: datetime, width: timedelta = FOREVER) -> dict[str, int]:
     """Counters of the present bucket, by name; what was never counted is missing."""
     if not names:
         return {}
-    query = (
-        sa.select(tally.c.name, sa.func.sum(tally.c.n))
-        .where(tally.c.name.in_(sorted(names)), tally.c.bucket >= _bucket(now, width) * _SHARDS)
-        .group_by(tally.c.name)
-    )
-    return {row[0]: int(row[1]) for row in connection.execute(query)}
+    wanted = {"names": sorted(names), "since": _bucket(now, width) * _SHARDS}
+    return {row[0]: int(row[1]) for row in connection.execute(_READ, wanted)}
 
 
 def starting_with(connection: Connection, prefix: str) -> dict[str, int]:

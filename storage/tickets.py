@@ -53,7 +53,7 @@ def add_threads(connection: Connection, keys: Mapping[str, int], *, known: Mappi
     """
     new = [{"key": key, "ticket_id": keys[key]} for key in sorted(keys) if key not in known]
     if new:
-        made = connection.execute(insert_new(connection, thread).returning(thread.c.key), new).all()
+        made = connection.execute(insert_new(connection, thread, thread.c.key), new).all()
         if len(made) != len(new):
             raise Conflict("Another message of the thread was faster.")
     for key in sorted(key for key in keys if key in known and known[key] != keys[key]):
@@ -67,12 +67,15 @@ def add_threads(connection: Connection, keys: Mapping[str, int], *, known: Mappi
 _LOCK = sa.select(ticket).where(ticket.c.id.in_(bindparam("ids", expanding=True))).order_by(ticket.c.id)
 
 
+_LOCK_ROWS = _LOCK.with_for_update()
+
+
 def lock(connection: Connection, ids: Iterable[int]) -> dict[int, AnyRow]:
     """Tickets as they are, locked until the transaction ends (SQLite's writer is alone anyway)."""
     wanted = sorted(set(ids))
     if not wanted:
         return {}
-    query = _LOCK if connection.dialect.name == "sqlite" else _LOCK.with_for_update()
+    query = _LOCK if connection.dialect.name == "sqlite" else _LOCK_ROWS
     return {row.id: row for row in connection.execute(query, {"ids": wanted})}
 
 

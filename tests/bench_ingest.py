@@ -30,7 +30,7 @@ def measured(folder: Path) -> dict[str, Any]:
     """Ingest a folder in this process: seconds and CPU seconds from its first message to the last one's end."""
     given = settings.load()
     app.configure_logging(given, sys.stderr)
-    built = app.build(given, roles=("worker",))
+    built = app.build(given, roles=("worker",), serving=False)
     files, _ignored = replay.find([folder])
 
     def items() -> Iterator[Incoming]:

@@ -65,8 +65,12 @@ class Load:
             return
         else:
             self.idle.append(line)
-        if len(self.idle) == CONNECTIONS and now >= self.start + self.seconds:
+        if len(self.idle) == CONNECTIONS and now >= self.start + self.seconds and not self._to_come():
             self.over.set()
+
+    def _to_come(self) -> int:
+        """Requests that the last tick has still to send."""
+        return int(self.seconds * self.rate) - self.issued - len(self.due)
 
     def tick(self) -> None:
         """Send what is due by now."""

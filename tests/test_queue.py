@@ -144,6 +144,68 @@ async def test_a_slow_worker_and_its_claimer_together_make_one_ticket(
     assert await slow.queue.depth() == 0
 
 
+# --- what one process stores and works off itself --------------------------------------------------------------------
+
+
+async def test_what_a_working_process_stores_is_its_own_without_a_claim(database: Database, settings: Settings) -> None:
+    own, other = EmbeddedQueue(database, deadline=LONG), EmbeddedQueue(database, deadline=LONG)
+    world = make_world(database, settings, queue=own)
+    assert await own.take(10, 0.0) == []  # from now on it works
+    wanted = await some(world, 3)
+    assert await other.take(10, 0.0) == []
+    taken = await own.take(2, 1.0) + await own.take(2, 1.0)
+    assert ids(taken) == wanted
+    assert not any(ring.again for ring in taken)
+
+
+async def test_what_was_handed_over_is_held_for_the_deadline_alone(database: Database, settings: Settings) -> None:
+    own = EmbeddedQueue(database, deadline=SHORT)
+    world = make_world(database, settings, queue=own)
+    await own.take(10, 0.0)
+    wanted = await some(world, 3)  # its process dies here
+    back = await take_all(EmbeddedQueue(database, deadline=LONG, poll=0.01), 3)
+    assert ids(back) == wanted
+    assert all(ring.again for ring in back)
+
+
+async def test_a_process_that_stops_gives_back_what_was_handed_to_it(database: Database, settings: Settings) -> None:
+    own, other = EmbeddedQueue(database, deadline=LONG), EmbeddedQueue(database, deadline=LONG)
+    world = make_world(database, settings, queue=own)
+    await own.take(10, 0.0)
+    wanted = await some(world, 3)
+    await own.close()
+    taken = await other.take(10, 0.0)
+    assert ids(taken) == wanted
+    assert not any(ring.again for ring in taken)
+
+
+async def test_beyond_a_measure_messages_are_stored_for_any_worker(database: Database, settings: Settings) -> None:
+    own, other = EmbeddedQueue(database, deadline=LONG), EmbeddedQueue(database, deadline=LONG)
+    world = make_world(database, settings, queue=own)
+    await own.take(10, 0.0)
+    handed = await some(world, 300)
+    free = await some(world, 5)
+    assert not own.room()
+    assert ids(await other.take(10, 0.0)) == free
+    assert sorted(ids(await take_all_of(own, 300))) == handed
+
+
+async def test_free_messages_do_not_wait_until_the_own_ones_end(database: Database, settings: Settings) -> None:
+    own = EmbeddedQueue(database, deadline=LONG, poll=0.0)
+    [free] = await some(make_world(database, settings, queue=EmbeddedQueue(database)), 1)
+    world = make_world(database, settings, queue=own)
+    own._works = True
+    wanted = await some(world, 2)
+    assert ids(await own.take(10, 0.0)) == [*wanted, free]
+
+
+async def take_all_of(queue: WorkQueue, count: int) -> list[Ring]:
+    found: list[Ring] = []
+    while len(found) < count:
+        found += await queue.take(128, 0.0)
+    return found
+
+
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
 
