@@ -31,6 +31,7 @@ def measured(folder: Path) -> dict[str, Any]:
     given = settings.load()
     app.configure_logging(given, sys.stderr)
     built = app.build(given, roles=("worker",), serving=False)
+    app.settle_memory()  # as the command does
     files, _ignored = replay.find([folder])
 
     def items() -> Iterator[Incoming]:
