@@ -270,7 +270,7 @@ def evaluate(data: Path | None, as_json: bool) -> None:
     from nlu import commands
 
     settings = load()
-    report = commands.evaluate(LazyTagger(settings).loaded, data or ROOT / "nlu" / "data" / "dev", settings.taxonomy)
+    report = commands.evaluate(LazyTagger(settings).loaded, data or ROOT / "nlu" / "data" / "test", settings.taxonomy)
     click.echo(report.to_json() if as_json else report.to_table())
 
 

@@ -23,11 +23,15 @@ SHIPPED = Settings(calibrate="dev")
 
 
 def train(data: Path, taxonomy: Taxonomy, target: Path, labels: Sequence[Mapping[str, Any]]) -> str:
-    """Train from `data`/zh, `data`/en and people's labels; save; a summary in words. Raises `DataError`."""
+    """Train from `data`/zh, en and mixed and people's labels; save; a summary in words. Raises `DataError`.
+
+    Confidence and thresholds are fitted on `data`/dev, certificates come from `data`/test, which nothing else uses.
+    """
     begun = time.monotonic()
-    examples = [*read_folder(data / "zh"), *read_folder(data / "en"), *map(labelled, labels)]
-    dev = read_folder(data / "dev")
-    model = fit(examples, taxonomy, dev=dev, settings=SHIPPED, date=datetime.now(UTC).date().isoformat())
+    examples = [*trained_on(data), *map(labelled, labels)]
+    today = datetime.now(UTC).date().isoformat()
+    dev, held_out = read_folder(data / "dev"), read_folder(data / "test")
+    model = fit(examples, taxonomy, dev=dev, held_out=held_out, settings=SHIPPED, date=today)
     target.parent.mkdir(parents=True, exist_ok=True)
     model.save(target)
     lines = [
@@ -44,6 +48,11 @@ def train(data: Path, taxonomy: Taxonomy, target: Path, labels: Sequence[Mapping
                 f" ({certificate.kind}, {certificate.accepted} of {certificate.n} accepted)"
             )
     return "\n".join(lines)
+
+
+def trained_on(data: Path) -> list[Example]:
+    """The examples that the shipped model learns from. Raises `DataError`."""
+    return [example for part in ("zh", "en", "mixed") for example in read_folder(data / part)]
 
 
 def labelled(label: Mapping[str, Any]) -> Example:

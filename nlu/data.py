@@ -17,7 +17,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Rasa's inline entities: [Berlin](city) and [Berlin]{"entity": "city"}
 _ENTITY = re.compile(r"\[([^\]\[]+)\](?:\([\w.-]+(?::[^)]*)?\)|\{\"[^}]*\})")
-_METADATA = frozenset({"sentiment", "channel", "risk"})
+_METADATA = frozenset({"sentiment", "channel", "risk", "decoy"})
 _LANGUAGES = frozenset(language.value for language in Language)
 
 
@@ -33,6 +33,8 @@ class Example:
     intent: str
     sentiment: Sentiment | None = None
     risk: frozenset[Risk] = frozenset()
+    #: flags that it looks like and does not bear
+    decoy: frozenset[Risk] = frozenset()
     channel: str = ""
     #: as the folder or file is named (`zh`, `en`); "" where neither says it
     language: str = ""
@@ -120,20 +122,25 @@ def _mapping(path: Path, where: str, metadata: Any) -> dict[str, Any]:
 
 def _example(path: Path, where: str, text: str, intent: str, metadata: dict[str, Any], language: str) -> Example:
     sentiment = metadata.get("sentiment")
-    risk = metadata.get("risk") or []
     channel = metadata.get("channel") or ""
     try:
-        if not isinstance(risk, list):
-            raise ValueError(f"risk is not a list: {risk!r}")
         if not isinstance(channel, str):
             raise ValueError(f"channel is not a text: {channel!r}")
         return Example(
             text=_ENTITY.sub(r"\1", text).strip(),
             intent=intent,
             sentiment=None if sentiment is None else Sentiment(sentiment),
-            risk=frozenset(Risk(name) for name in risk),
+            risk=_flags(metadata, "risk"),
+            decoy=_flags(metadata, "decoy"),
             channel=channel,
             language=language,
         )
     except ValueError as error:
         raise DataError(f"{path}: {where}: {error}") from error
+
+
+def _flags(metadata: dict[str, Any], name: str) -> frozenset[Risk]:
+    given = metadata.get(name) or []
+    if not isinstance(given, list):
+        raise ValueError(f"{name} is not a list: {given!r}")
+    return frozenset(Risk(each) for each in given)

@@ -43,7 +43,7 @@ class Settings:
     intent_c: float = 20.0
     sentiment_c: float = 10.0
     risk_c: float = 10.0
-    min_df: int = 1
+    min_df: int = 2
     #: a missed risk weighs this many times a false one (F-beta, van Rijsbergen 1979), by flag: people in danger first
     risk_beta: Mapping[str, float] = field(default_factory=lambda: {"self_harm": 3.0, "injury": 3.0})
     risk_beta_else: float = 2.0
@@ -81,10 +81,14 @@ def train(
     taxonomy: Taxonomy,
     *,
     dev: Sequence[Example] = (),
+    held_out: Sequence[Example] = (),
     date: str = "",
     settings: Settings = DEFAULTS,
 ) -> Model:
-    """A model, with a certificate for each language of `dev`. Same input, same model. Raises `DataError`."""
+    """A model, with a certificate for each language of `held_out` (where there is none, of `dev`).
+
+    Same input, same model. Raises `DataError`.
+    """
     if settings.calibrate not in {"folds", "dev"}:
         raise DataError(f"calibrate: folds or dev, not {settings.calibrate}")
     if settings.calibrate == "dev" and not dev:
@@ -103,7 +107,7 @@ def train(
         scores = _matrix(features, [normalise(example.text) for example in dev]) @ weights + bias
     owners = {intent: taxonomy.owner(intent) for intent in classes.intents}
     meta = Meta(
-        version=_version(examples, dev, taxonomy, settings),
+        version=_version(examples, [*dev, *held_out], taxonomy, settings),
         intents=classes.intents,
         sentiments=classes.sentiments,
         risks=classes.risks,
@@ -114,8 +118,9 @@ def train(
     )
     padded = np.vstack([weights, np.zeros((1, classes.width))])
     model = Model(features, np.ascontiguousarray(padded, dtype=np.float32), bias.astype(np.float32), meta)
-    known = copies(texts, [normalise(example.text) for example in dev], settings.alike)
-    fresh = [example for example, copy in zip(dev, known, strict=True) if not copy]
+    sample_of = held_out or dev
+    known = copies(texts, [normalise(example.text) for example in sample_of], settings.alike)
+    fresh = [example for example, copy in zip(sample_of, known, strict=True) if not copy]
     return model.with_certificates(certificates(model, fresh, taxonomy, date=date, settings=settings))
 
 
@@ -211,7 +216,7 @@ def _out_of_fold(
     texts: Sequence[str], examples: Sequence[Example], classes: _Classes, settings: Settings, bar: tqdm[Any]
 ) -> Matrix:
     """Each example's scores from a model that has seen neither it nor its near-copies."""
-    strata = [f"{example.intent}/{example.language}" for example in examples]
+    strata = _strata(examples, settings.folds)
     folds = StratifiedGroupKFold(settings.folds, shuffle=True, random_state=settings.seed)
     scores = np.zeros((len(texts), classes.width))
     for seen, unseen in folds.split(texts, strata, _groups(texts, settings.alike)):
@@ -219,6 +224,16 @@ def _out_of_fold(
         weights, bias = _heads(_matrix(features, [texts[i] for i in seen]), classes, seen, settings, bar)
         scores[unseen] = _matrix(features, [texts[i] for i in unseen]) @ weights + bias
     return scores
+
+
+def _strata(examples: Sequence[Example], least: int) -> list[str]:
+    """Intent and language, so that each fold has its share of both; a language with too few goes with the commonest."""
+    many = Counter((example.intent, example.language) for example in examples)
+    commonest = {intent: language for (intent, language), _n in reversed(many.most_common())}
+    return [
+        f"{each.intent}/{each.language if many[each.intent, each.language] >= least else commonest[each.intent]}"
+        for each in examples
+    ]
 
 
 def _groups(texts: Sequence[str], alike: float) -> Labels:
@@ -272,8 +287,12 @@ def _version(examples: Sequence[Example], dev: Sequence[Example], taxonomy: Taxo
     digest = hashlib.sha256()
     for example in (*examples, None, *dev):
         # A set has no order of its own.
-        digest.update(repr(example and (replace(example, risk=frozenset()), sorted(example.risk))).encode())
+        digest.update(repr(example and _in_order(example)).encode())
     for path in sorted(_HERE.glob("*.py")):
         digest.update(path.read_bytes())
     digest.update(json.dumps([asdict(settings), dict(taxonomy.intents)], sort_keys=True).encode())
     return digest.hexdigest()[:12]
+
+
+def _in_order(example: Example) -> tuple[object, ...]:
+    return replace(example, risk=frozenset(), decoy=frozenset()), sorted(example.risk), sorted(example.decoy)

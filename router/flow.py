@@ -28,7 +28,10 @@ log = structlog.get_logger("flow")
 _MOST_TRIES = 3
 #: a machine that is killed again and again must not be blamed on what it happened to hold
 _MOST_DEATHS = 5
-_BATCH = 128
+_BATCH = 256
+#: many together cost a fifth of many one by one: where several came at a time, more are coming
+_SEVERAL = 4
+_GATHER, _GATHER_MOST = 0.002, 0.25
 _SWEEP_AGE = timedelta(seconds=10)
 _SWEEP_EVERY = 5.0
 _SWEEP_ANYWAY = 60.0
@@ -60,8 +63,8 @@ class Flow:
         if not items:
             return []
         own = ring and self._queue.room()
-        with self._flood:
-            stored = await self._database.write_batch(self._store_held if own else messages.store, items)
+        stored = await self._database.write_batch(self._store_held if own else messages.store, items)
+        self._flood.count()
         new = [each.message_id for each in stored if each.new]
         if own:
             self._queue.hand(new)
@@ -159,6 +162,8 @@ class Flow:
                 with suppress(Unavailable):
                     await self._queue.give_back([ring for ring in rings if ring.token not in self._finished])
             self._finished.clear()
+            if _SEVERAL <= len(rings) < _BATCH:
+                await pause(stop, min(_GATHER * len(rings), _GATHER_MOST))
             # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it, and
             # in no fixed order, so that no message is the first each time when somebody else kills them.
             again = [ring for ring in rings if ring.again]
@@ -222,29 +227,32 @@ class Flow:
 
 
 class _Flood:
-    """Lets acceptance go first while many wait to be accepted by this process.
+    """Lets acceptance go first while more comes in than could be processed at the same time.
 
     Processing takes half of a core's time slices, so that in a burst providers would wait and retry. What was stored
     can wait instead; but for `_LONGEST` only, then both share until the burst is over.
     """
 
-    _MANY = 12  # calls of `receive` at a time
-    _CALM = 0.1  # seconds without so many: a burst comes in waves, one a commit
+    _FAST = 1500.0  # calls of `receive` a second
+    _WINDOW = 0.05  # seconds over which they are counted
+    _CALM = 0.15  # seconds without so many: a burst comes in waves, one a commit
     _LONGEST = 10.0
     _LOOK = 0.05
 
     def __init__(self) -> None:
-        self._waiting = 0
+        self._came = 0
+        self._since = 0.0
         self._last = -1.0
         self._given = 0.0
 
-    def __enter__(self) -> None:
-        self._waiting += 1
-        if self._waiting >= self._MANY:
-            self._last = time.monotonic()
-
-    def __exit__(self, *_error: object) -> None:
-        self._waiting -= 1
+    def count(self) -> None:
+        """One more came in."""
+        now = time.monotonic()
+        self._came += 1
+        if (passed := now - self._since) >= self._WINDOW:
+            if self._came >= self._FAST * passed:
+                self._last = now
+            self._came, self._since = 0, now
 
     def _burst(self) -> bool:
         return time.monotonic() - self._last < self._CALM

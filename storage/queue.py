@@ -37,7 +37,7 @@ _HOLD = (
     sa.update(message).where(message.c.id.in_(bindparam("ids", expanding=True))).values(held_until=bindparam("until"))
 )
 
-_MOST_HANDED = 256  # messages that wait in memory for this process's worker: seconds of work, well under the deadline
+_MOST_HANDED = 512  # messages that wait in memory for this process's worker: seconds of work, well under the deadline
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ _OTHER: dict[str, dict[str, str]] = {
     },
     "message": {
         "id": "id + k * {message}",
-        "external_id": "lower(hex(randomblob(4))) || external_id",
+        "external_id": "lower(hex(randomblob(8))) || external_id",
         "key": "k || '.' || key",
         "address": "k || '.' || address",
         "ticket_id": "ticket_id + k * {ticket}",

@@ -68,9 +68,9 @@ class Load:
         if len(self.idle) == CONNECTIONS and now >= self.start + self.seconds and not self._to_come():
             self.over.set()
 
-    def _to_come(self) -> int:
-        """Requests that the last tick has still to send."""
-        return int(self.seconds * self.rate) - self.issued - len(self.due)
+    def _to_come(self) -> bool:
+        """The last tick has still requests to send."""
+        return self.issued + len(self.due) < int(self.seconds * self.rate)
 
     def tick(self) -> None:
         """Send what is due by now."""

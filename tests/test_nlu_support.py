@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from domain import Department, Taxonomy
+from nlu.commands import trained_on
 from nlu.data import Example, read_folder
 from nlu.embedded import EmbeddedTagger
 from nlu.train import Settings, train
@@ -33,7 +34,7 @@ def taxonomy() -> Taxonomy:
 
 @cache
 def examples() -> tuple[Example, ...]:
-    return tuple(read_folder(DATA / "zh") + read_folder(DATA / "en"))
+    return tuple(trained_on(DATA))
 
 
 @cache
