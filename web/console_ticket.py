@@ -222,14 +222,19 @@ async def show_ticket(
 
 @routes.get("/console/t/{number}/live")
 async def show_changes(
-    request: Request, number: str, visit: Annotated[Visit, Depends(signed_in)], after: int = 0
+    request: Request,
+    number: str,
+    visit: Annotated[Visit, Depends(signed_in)],
+    after: int = 0,
+    from_: Annotated[str, Query(alias="from", max_length=80)] = "",
 ) -> Response:
     """What is new on an open ticket: messages to append, and the small parts that changed, out of band."""
     found = await loaded(visit, number)
     entries = [Entry(message=each) for each in found.messages if each.id > after]
     for entry in entries:
         entry.files = [each for each in found.files if each.message_id == entry.id]
-    return page(request, "_live.html", visit=visit, entries=entries, **context(visit, found))
+    origin = from_ if place_of(from_) is not None else ""
+    return page(request, "_live.html", visit=visit, entries=entries, origin=origin, **context(visit, found))
 
 
 # --- originals and files ----------------------------------------------------------------------------------------------

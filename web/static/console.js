@@ -118,7 +118,7 @@
       text.value = "";
       keep();
       $("#form-key").value = [...crypto.getRandomValues(new Uint8Array(12))].map((n) => n.toString(16).padStart(2, "0")).join("");
-      refreshTicket();
+      refreshTicket().then(() => { const end = $("#timeline").lastElementChild; if (end) end.scrollIntoView({ block: "nearest" }); });
       text.focus();
     });
   }
@@ -134,6 +134,9 @@
     part.innerHTML = await answer.text();
     for (const item of $$(".msg", part.content)) if (document.getElementById(item.id)) item.remove();
     for (const item of $$("[hx-swap-oob]", part.content)) if (!$(item.getAttribute("hx-swap-oob").split(":")[1] || "#" + item.id)) item.remove();
+    // What somebody has open or in hand stays as it is.
+    const actions = $("#actions", part.content);
+    if (actions && $("#actions details[open], #actions :focus")) actions.remove();
     htmx.swap(target, part.innerHTML, { swapStyle, swapDelay: 0, settleDelay: 0, ignoreTitle: true });
   }
   let refreshing = false, again = false;
@@ -146,7 +149,8 @@
     const after = Math.max(0, Number(before) - 20);
     const had = new Set($$("#timeline .msg[data-id]"));
     try {
-      await load("/console/t/" + ticket.dataset.ticket + "/live?after=" + after, "#timeline", "beforeend");
+      const from = encodeURIComponent((list && list.dataset.from) || "");
+      await load("/console/t/" + ticket.dataset.ticket + "/live?after=" + after + "&from=" + from, "#timeline", "beforeend");
     } catch { /* the stream or the next change asks again */ } finally { refreshing = false; }
     const items = $$("#timeline .msg[data-id]");
     ticket.dataset.last = Math.max(Number(before), ...items.map((item) => Number(item.dataset.id)));
@@ -154,8 +158,8 @@
     if (fresh.some((item) => "in" in item.dataset)) say(words.new_message);
     for (const item of fresh) { if ("in" in item.dataset) item.classList.add("fresh"); watch(item); }
     const head = $("#head-state");
-    if (head && (head.dataset.state !== undefined) &&
-        (head.dataset.state !== ticket.dataset.state || head.dataset.department !== ticket.dataset.department)) {
+    if (head && head.dataset.state !== undefined &&
+        ((head.dataset.state === "closed") !== (ticket.dataset.state === "closed") || head.dataset.department !== ticket.dataset.department)) {
       $("#changed").hidden = false;
     }
     tick();
