@@ -46,7 +46,7 @@ def load(world: World, server: Running, rate: float, seconds: float, mark: str) 
     backlog: list[int] = []
     with subprocess.Popen(command, cwd=ROOT, env=world.environment, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
-        time.sleep(1.0)  # it makes its bodies first
+        client.stdout.readline()  # "ready": it makes its bodies first
         while client.poll() is None:
             backlog.append(world.backlog())
             time.sleep(0.25)

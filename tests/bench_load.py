@@ -128,6 +128,7 @@ class Line(asyncio.Protocol):
 async def run(port: int, load: Load) -> dict[str, object]:
     loop = asyncio.get_running_loop()
     lines = [(await loop.create_connection(lambda: Line(load), HOST, port))[1] for _ in range(CONNECTIONS)]
+    print("ready", flush=True)
     load.start = time.perf_counter()
     if load.rate:
         load.idle.extend(lines)
