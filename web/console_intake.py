@@ -156,7 +156,12 @@ class ChannelRow:
         """ok, warn or bad: the worst of what is known."""
         if self.ledger.missing or any(not health.ok for health in self.healths):
             return "bad"
-        return "warn" if self.outbox.get("failed") or self.outbox.get("unknown") else "ok"
+        return "warn" if self.stuck or self.outbox.get("failed") or self.outbox.get("unknown") else "ok"
+
+    @property
+    def stuck(self) -> bool:
+        """Answers wait, and the channel has no way out."""
+        return not self.outgoing and bool(self.outbox.get("queued"))
 
 
 @routes.get("/console/intake/health")
