@@ -183,11 +183,11 @@ async def test_beyond_a_measure_messages_are_stored_for_any_worker(database: Dat
     own, other = EmbeddedQueue(database, deadline=LONG), EmbeddedQueue(database, deadline=LONG)
     world = make_world(database, settings, queue=own)
     await own.take(10, 0.0)
-    handed = await some(world, 300)
+    handed = await some(world, 600)
     free = await some(world, 5)
     assert not own.room()
     assert ids(await other.take(10, 0.0)) == free
-    assert sorted(ids(await take_all_of(own, 300))) == handed
+    assert sorted(ids(await take_all_of(own, 600))) == handed
 
 
 async def test_free_messages_do_not_wait_until_the_own_ones_end(database: Database, settings: Settings) -> None:
