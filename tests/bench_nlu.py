@@ -96,9 +96,9 @@ def costs() -> None:
 
 
 def _mail_texts() -> list[str]:
-    from channels import mail_parse
     from datetime import UTC, datetime
 
+    from channels import mail_parse
     from domain import Message
 
     parsed = [
