@@ -16,7 +16,8 @@ import structlog
 from domain import Conflict, Incoming, InState, Route, Stored, Tags, Unavailable
 from nlu import Tagger, Text
 from router.desk import Desk
-from router.intake import Intake, Outcome, Prepared
+from router.intake import Intake
+from router.intake_values import Outcome, Prepared
 from router.rules import Facts, decide
 from storage import messages
 from storage.database import Database

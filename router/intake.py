@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,81 +17,20 @@ from domain import (
     AutomaticKind,
     InState,
     Risk,
-    Route,
     Sentiment,
     Tags,
     TicketState,
     ticket_id_of,
 )
 from router import sla
-from router.answers import Answer, Answers
+from router.answers import Answers
 from router.desk import Desk, higher, promises
+from router.intake_values import Item, Outcome, Prepared, Target, View, bare_subject, lookup_keys, search_terms, snippet
 from storage import customers, events, messages, outbox, search, tickets
 from storage.customers import Known
-from storage.types import AnyRow
 
 _DAY = timedelta(days=1)
 _PRESENT = {TicketState.NEW, TicketState.OPEN, TicketState.PENDING}
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A stored message with what was found out about it outside of the transaction."""
-
-    row: AnyRow
-    tags: Tags | None
-    route: Route | None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    message_id: int
-    state: InState | None  # None: another worker had it
-    ticket_id: int | None = None
-    channel: str = ""
-    lag: float = 0.0
-
-
-@dataclass(slots=True)
-class _Target:
-    """A ticket in the making, or an existing one with its changes."""
-
-    row: AnyRow | None
-    values: dict[str, Any]
-    id: int = 0
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    threads: set[str] = field(default_factory=set)
-    #: the ticket whose thread it goes on from
-    linked: _Target | None = None
-
-    def get(self, name: str) -> Any:
-        return self.values[name] if name in self.values else getattr(self.row, name)
-
-    def change(self, **values: Any) -> None:
-        self.values.update(values)
-
-
-@dataclass(slots=True)
-class _Item:
-    prepared: Prepared
-    keys: list[str]
-    state: InState = InState.AUTOMATIC
-    target: _Target | None = None
-    ticket_id: int | None = None
-    customer_id: int | None = None
-    answer: Answer | None = None
-
-
-def lookup_keys(row: AnyRow) -> list[str]:
-    """Digests of the thread keys that a message can be found by, nearest first."""
-    extra = row.extra or {}
-    named = []
-    if row.thread:
-        named.append(f"={row.account}\0{row.thread}")
-    if row.key:
-        named.append(row.key)
-    named.extend(reversed(extra.get("keys", [])))
-    return [tickets.thread_key(row.channel, row.address, key) for key in dict.fromkeys(named)]
 
 
 class Intake:
@@ -106,7 +44,7 @@ class Intake:
         alive = messages.lock_waiting(connection, [each.row.id for each in prepared])
         # Merged batches may name a message twice; it is handled, and told of, once.
         once = {each.row.id: each for each in prepared if each.row.id in alive}
-        items = [_Item(each, lookup_keys(each.row)) for each in once.values()]
+        items = [Item(each, lookup_keys(each.row)) for each in once.values()]
         batch = _Batch(connection, self._desk, items, now)
         batch.decide()
         batch.write()
@@ -124,13 +62,13 @@ class Intake:
 
 
 class _Batch:
-    def __init__(self, connection: Connection, desk: Desk, items: list[_Item], now: datetime) -> None:
+    def __init__(self, connection: Connection, desk: Desk, items: list[Item], now: datetime) -> None:
         self._connection = connection
         self._desk = desk
         self._items = items
         self._now = now
         #: opened or changed, in order
-        self._targets: list[_Target] = []
+        self._targets: list[Target] = []
         self._events: list[dict[str, Any]] = []
 
         self._known = tickets.by_threads(connection, {key for item in items for key in item.keys})
@@ -142,9 +80,9 @@ class _Batch:
             and found < 2**62
         }
         self._rows = tickets.lock(connection, set(self._known.values()) | hints)
-        self._by_id: dict[int, _Target] = {}
+        self._by_id: dict[int, Target] = {}
         #: where a thread key leads, in this batch
-        self._led: dict[str, _Target] = {}
+        self._led: dict[str, Target] = {}
         for key, ticket_id in self._known.items():
             self._led[key] = self._existing(ticket_id)
         people = {
@@ -160,9 +98,9 @@ class _Batch:
         customers.lock(connection, {(row.channel, row.address) for row in rows if row.answerable})
         self._answers = Answers(connection, desk, rows, now)
 
-    def _existing(self, ticket_id: int) -> _Target:
+    def _existing(self, ticket_id: int) -> Target:
         if ticket_id not in self._by_id:
-            self._by_id[ticket_id] = _Target(self._rows[ticket_id], {}, ticket_id)
+            self._by_id[ticket_id] = Target(self._rows[ticket_id], {}, ticket_id)
         return self._by_id[ticket_id]
 
     # --- deciding -----------------------------------------------------------------------------------------------------
@@ -180,7 +118,7 @@ class _Batch:
             else:
                 self._join(item, target)
 
-    def _find(self, item: _Item) -> _Target | None:
+    def _find(self, item: Item) -> Target | None:
         for key in item.keys:
             if key in self._led:
                 return self._led[key]
@@ -191,7 +129,7 @@ class _Batch:
             return self._existing(ticket_id)
         return None
 
-    def _new_matter(self, item: _Item, target: _Target) -> bool:
+    def _new_matter(self, item: Item, target: Target) -> bool:
         """The thread goes on, but clearly about something else."""
         row, tags = item.prepared.row, item.prepared.tags
         if tags is None or (row.thread and row.channel != "chat"):
@@ -203,17 +141,17 @@ class _Batch:
             and tags.intent != target.get("intent")
         )
         if row.channel == "mail":
-            return clearly and _bare_subject(row.subject) != _bare_subject(target.get("subject"))
+            return clearly and bare_subject(row.subject) != bare_subject(target.get("subject"))
         return clearly and target.get("state") == TicketState.RESOLVED
 
-    def _open(self, item: _Item, known: Known, linked: _Target | None) -> None:
+    def _open(self, item: Item, known: Known, linked: Target | None) -> None:
         row, tags, route = item.prepared.row, item.prepared.tags, item.prepared.route
         assert tags is not None
         assert route is not None
         first_due, resolve_due = sla.due_times(row.stored_at, route.department, route.priority, self._desk.sla)
         extra = row.extra or {}
         risk = [flag.value for flag in tags.risk]
-        target = _Target(
+        target = Target(
             None,
             {
                 "token": secrets.token_urlsafe(24),
@@ -275,7 +213,7 @@ class _Batch:
         if item.answer.held:
             target.events.append(("answer_held", {"reason": item.answer.held, "kind": kind}))
 
-    def _join(self, item: _Item, target: _Target) -> None:
+    def _join(self, item: Item, target: Target) -> None:
         row, tags = item.prepared.row, item.prepared.tags
         assert tags is not None
         target.events.append(("appended", {"message": row.id, "intent": tags.intent, "risk": list(tags.risk)}))
@@ -308,7 +246,7 @@ class _Batch:
         self._lead(item, target)
         item.state, item.target = InState.APPENDED, target
 
-    def _note_risk(self, item: _Item, target: _Target, tags: Tags) -> None:
+    def _note_risk(self, item: Item, target: Target, tags: Tags) -> None:
         """A later message may be the one that says that somebody is in danger."""
         new = [flag for flag in tags.risk if flag.value not in target.get("risk")]
         if not new:
@@ -333,7 +271,7 @@ class _Batch:
             if item.answer.held:
                 target.events.append(("answer_held", {"reason": item.answer.held, "kind": "care"}))
 
-    def _lead(self, item: _Item, target: _Target) -> None:
+    def _lead(self, item: Item, target: Target) -> None:
         """Let all keys of the message lead to the ticket from now on.
 
         What leads to another matter that goes on stays there, unless it is the one thread of a chat or a program.
@@ -345,11 +283,11 @@ class _Batch:
                 self._led[key] = target
                 target.threads.add(key)
 
-    def _next_alarm(self, target: _Target) -> datetime | None:
-        view = _View(target)
+    def _next_alarm(self, target: Target) -> datetime | None:
+        view = View(target)
         return sla.next_alarm(promises(view), self._desk.sla, self._desk.close_after)
 
-    def _keep_automatic(self, item: _Item) -> None:
+    def _keep_automatic(self, item: Item) -> None:
         """A machine wrote it: kept, recorded where it belongs, never answered, and it changes no ticket's state."""
         row = item.prepared.row
         extra = row.extra or {}
@@ -401,7 +339,7 @@ class _Batch:
             if target.row is not None:
                 tickets.update(connection, target.id, target.row.version, **target.values)
         keys = {key: target.id for target in self._targets for key in target.threads if self._led[key] is target}
-        answers: list[tuple[_Item, dict[str, Any]]] = []
+        answers: list[tuple[Item, dict[str, Any]]] = []
         for item in self._items:
             if item.target is None:
                 continue
@@ -462,40 +400,3 @@ class _Batch:
 
 #: seconds
 LAG_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
-
-
-class _View:
-    """A target seen as a ticket's row."""
-
-    def __init__(self, target: _Target) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> Any:
-        return self._target.get(name)
-
-
-def snippet(row: AnyRow) -> str:
-    """The first words of what the customer said, quotes cut, on one line."""
-    text = row.clean if row.clean is not None else row.text
-    return " ".join(text[:600].split())[:200]
-
-
-def search_terms(row: AnyRow) -> str:
-    return search.terms(f"{row.subject} {row.name} {row.address} {row.text}")
-
-
-_PREFIXES = ("re", "fw", "fwd", "aw", "sv", "回复", "答复", "转发", "回覆", "轉寄")
-
-
-def _bare_subject(subject: str) -> str:
-    """Without reply and forward prefixes and without our own [number]."""
-    text = subject.strip().lower()
-    while True:
-        head, colon, rest = text.replace("：", ":").partition(":")
-        if colon and head.strip() in _PREFIXES:
-            text = rest.strip()
-            continue
-        if text.startswith("[s-") and "]" in text:
-            text = text.partition("]")[2].strip()
-            continue
-        return text

@@ -11,7 +11,7 @@ import pytest
 
 from domain import TRIAGE, Automatic, AutomaticKind, InState, Message, Role, Unreadable, public_number
 from router.flow import Flow
-from router.intake import Outcome
+from router.intake_values import Outcome
 from router.tickets import Actor
 from settings import Settings
 from storage import counts

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from domain import Unavailable
-from router.intake import Outcome
+from router.intake_values import Outcome
 from settings import Settings
 from storage.database import Database
 from storage.queue import EmbeddedQueue, Ring, WorkQueue

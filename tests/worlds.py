@@ -17,7 +17,7 @@ from router.clock import Clock
 from router.delivery import Delivery
 from router.desk import Desk
 from router.flow import Flow
-from router.intake import Outcome
+from router.intake_values import Outcome
 from router.rules import Rules
 from router.tickets import Verbs
 from settings import Settings
