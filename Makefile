@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE ?=
 
 .DEFAULT_GOAL := run
-.PHONY: setup run test lint bench rasa clean
+.PHONY: setup run test test-rasa lint bench rasa clean
 
 setup: $(VENV)/.installed nlu/model/default.npz
 
@@ -42,6 +42,11 @@ bench: setup $(VENV)/.installed-dev
 
 rasa:
 	@scripts/rasa.sh
+
+# A real Rasa server, trained on a part of the data: minutes of CPU, so not a part of `make test`.
+test-rasa: setup $(VENV)/.installed-dev
+	@scripts/rasa.sh install
+	$(PY) -m pytest -m rasa tests/test_nlu_rasa_server.py
 
 clean:
 	rm -rf $(VENV) nlu/model

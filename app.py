@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,10 +21,12 @@ from nlu import Tagger, Text
 from nlu.certificate import Certificate
 from nlu.embedded import EmbeddedTagger
 from nlu.entities import Patterns
+from nlu.entities_numbers import masked_text
 from router.clock import Clock
 from router.delivery import Delivery
 from router.desk import Desk
 from router.flow import Flow
+from router.in_use import FollowingTagger
 from router.publish import Publisher
 from router.rules import Rules, Threshold
 from router.tickets import Verbs
@@ -34,6 +38,10 @@ from storage.redis_queue import DepartmentStreams, RedisQueue
 
 if TYPE_CHECKING:
     from channels.mail import MailSource
+    from nlu.encoder import Encoder
+    from nlu.rasa import RasaServer
+
+log = structlog.get_logger("model")
 
 ROLES = ("web", "worker", "listen", "clock")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -50,31 +58,100 @@ def configure_logging(settings: Settings, stream: Any) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _mask,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(level, logging.WARNING), stream=stream, format="%(name)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Masking("%(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler])
+
+
+def _mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Nothing of ours names a person, but the error of a library or a provider may quote a phone or a card."""
+    for key in ("error", "exception"):
+        if isinstance(said := event.get(key), str):
+            event[key] = masked_text(said)
+    return event
+
+
+class _Masking(logging.Formatter):
+    """The lines of libraries, likewise."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked_text(super().format(record))
 
 
 class LazyTagger:
-    """The embedded tagger, loaded with the first text: a web process without the worker role never pays for it."""
+    """The tagger of the settings, loaded with the first text: a process without the worker role never pays for it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database: Database | None = None) -> None:
+        """`database`: where models are promoted. A model that the settings name stays whatever is promoted."""
         self._settings = settings
+        self._database = None if settings.nlu.model else database
         self._tagger: Tagger | None = None
+        self._embedded: Tagger | None = None
+        #: the Rasa server, where it is the engine
+        self.rasa: RasaServer | None = None
+        if settings.nlu.engine == "rasa":
+            # The HTTP client is loaded only where there is a server to speak to.
+            from nlu.rasa import RasaServer
+
+            rasa = settings.nlu.rasa
+            self.rasa = RasaServer(rasa.url, timeout=rasa.timeout.total_seconds(), token=rasa.token)
 
     @property
     def loaded(self) -> Tagger:
         if self._tagger is None:
-            nlu = self._settings.nlu
-            patterns = Patterns.of(policy_numbers=nlu.policy_numbers, claim_numbers=nlu.claim_numbers)
-            self._tagger = EmbeddedTagger.load(
-                self._settings.model_path, taxonomy=self._settings.taxonomy, patterns=patterns
-            )
+            self._tagger = self.embedded
+            if self.rasa is not None:
+                from nlu.rasa import RasaTagger
+
+                self._tagger = RasaTagger(self.rasa, fallback=self._tagger, taxonomy=self._settings.taxonomy)
         return self._tagger
+
+    @property
+    def embedded(self) -> Tagger:
+        """The embedded model in use, whatever the engine."""
+        if self._embedded is None:
+            self._embedded = FollowingTagger(self._database, self.load) if self._database else self.load(None)
+        return self._embedded
+
+    def load(self, path: Path | None) -> Tagger:
+        """An embedded tagger from a file; None: the one that the settings name. Raises `SettingsError`."""
+        nlu = self._settings.nlu
+        patterns = Patterns.of(
+            policy_numbers=nlu.policy_numbers, claim_numbers=nlu.claim_numbers, phone_regions=nlu.phone_regions
+        )
+        path, taxonomy, encoder = path or self._settings.model_path, self._settings.taxonomy, self.encoder
+        if encoder is None:
+            return EmbeddedTagger.load(path, taxonomy=taxonomy, patterns=patterns)
+        from nlu.second_stage import SecondStageTagger, beside
+
+        if not beside(path).exists():
+            # Not refused: such a model must be in use for a better one to be trained and compared with it.
+            log.warning("second_stage_untrained", model=str(path), do="bot.py train, then bot.py models promote")
+            return EmbeddedTagger.load(path, taxonomy=taxonomy, patterns=patterns)
+        return SecondStageTagger.load(path, encoder, taxonomy=taxonomy, patterns=patterns)
+
+    @cached_property
+    def encoder(self) -> Encoder | None:
+        """The sentence encoder, where the settings name one: opened once, whatever model is promoted."""
+        return encoder_of(self._settings)
+
+    def threshold(self, language: str, model: str) -> Threshold:
+        """For what a model said in a language."""
+        tagger = self.loaded
+        certificates = tagger.certificates_of(model) if isinstance(tagger, FollowingTagger) else tagger.certificates
+        found = certificates.get(language)
+        return Threshold(None) if found is None else Threshold(found.threshold, found.kind)
+
+    def close(self) -> None:
+        if self.rasa is not None:
+            self.rasa.close()
 
     @property
     def version(self) -> str:
@@ -86,6 +163,15 @@ class LazyTagger:
 
     def tag(self, texts: Sequence[Text]) -> list[Tags]:
         return self.loaded.tag(texts)
+
+
+def encoder_of(settings: Settings) -> Encoder | None:
+    """The sentence encoder that the settings name, if any. Raises `SettingsError`."""
+    if not settings.nlu.encoder:
+        return None
+    from nlu.encoder import OnnxEncoder, folder_of
+
+    return OnnxEncoder(folder_of(settings.nlu.encoder, settings.encoders), settings.nlu.encoder_languages)
 
 
 class ChatBell:
@@ -108,13 +194,6 @@ class _MailMemory:
         marks = [f"{uidvalidity}:{uid}" for uid in uids]
         left = await self._database.read(lambda connection: messages.unseen_marks(connection, "mail", mailbox, marks))
         return [int(mark.partition(":")[2]) for mark in left]
-
-
-def thresholds(tagger: Tagger) -> dict[str, Threshold]:
-    return {
-        language: Threshold(certificate.threshold, certificate.kind)
-        for language, certificate in tagger.certificates.items()
-    }
 
 
 @dataclass(slots=True)
@@ -142,21 +221,23 @@ class App:
         if self.streams is not None:
             await self.streams.close()
         await asyncio.to_thread(self.database.close)
+        self.tagger.close()
 
 
 def build(
     settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueue | None = None, serving: bool = True
 ) -> App:
-    """Wire the parts. Opens no connection yet. Raises `SettingsError`.
+    """Wire the parts. Only a worker opens a connection yet, to see which model is in use. Raises `SettingsError`.
 
     `serving`: False in a command that ends, from which no program can fetch its answers: they stay queued.
     """
     database = Database(settings.database_url)
-    tagger = LazyTagger(settings)
+    tagger = LazyTagger(settings, database)
     taxonomy = settings.taxonomy
-    # Which threshold is in force is asked of the model; roles that never route do not load it for that.
-    routes = "worker" in roles
-    rules = Rules(settings.routing, taxonomy, thresholds(tagger) if routes else {})
+    if "worker" in roles:
+        # Loaded here, so that a missing model is told at the start; roles that never route do without.
+        _ = tagger.loaded
+    rules = Rules(settings.routing, taxonomy, tagger.threshold)
     mail = settings.mail
     senders: dict[str, Sender] = {"api": ApiSender()}
     chat_bell = ChatBell()

@@ -6,50 +6,23 @@ Exit status: 0 done, 1 the work failed (one clear line on stderr), 2 used wrongl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
-import settings as settings_file
-from domain import Role, SettingsError, SluiceError, UsageError
-from settings import ROOT, Settings
+import bot_models
+from bot_tools import Door, fail, load, world
+from domain import Role, UsageError
+from settings import Settings
 
 LINK_LASTS = timedelta(hours=24)
-
-
-class Door(click.Group):
-    """Turns our errors into one line and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (SettingsError, UsageError) as error:
-            fail(str(error), 2)
-        except SluiceError as error:
-            fail(str(error), 1)
-        except BrokenPipeError:
-            # Whoever read our output has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        except OSError as error:
-            fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
-        except DBAPIError as error:
-            fail(f"The database refused: {str(error.orig).partition(chr(10))[0]}", 1)
-
-
-def fail(message: str, status: int) -> NoReturn:
-    click.echo(f"sluice: {message}", err=True)
-    sys.exit(status)
 
 
 @click.group(cls=Door, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -57,36 +30,11 @@ def main() -> None:
     """Sluice: a customer's message becomes a routed, tracked ticket, and the answer goes back."""
 
 
-def load(*, serving: bool = False) -> Settings:
-    # The heavy parts are imported by the commands that need them: `token add` need not wait for the web server's.
-    from app import configure_logging
-
-    settings = settings_file.load()
-    # A command says itself what went wrong; the log's word for the same would be a second line.
-    log = settings.log if serving else settings.log.model_copy(update={"level": "error"})
-    configure_logging(settings.model_copy(update={"log": log}), sys.stderr)
-    return settings
-
-
 def checked_name(name: str) -> str:
     """A name as it may stand in the trail and in a sign-in form. Raises `UsageError`."""
     if not (name == name.strip() and name.isprintable() and 1 <= len(name) <= 64):
         raise UsageError("A name has 1 to 64 characters, none of them invisible.")
     return name
-
-
-@contextlib.contextmanager
-def world(settings: Settings) -> Iterator[Any]:
-    """The database with its schema up to date."""
-    from app import ready_schema
-    from storage.database import Database
-
-    database = Database(settings.database_url)
-    try:
-        ready_schema(settings, database)
-        yield database
-    finally:
-        database.close()
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -175,26 +123,6 @@ def demo(fresh: bool, no_run: bool) -> None:
 
 
 @main.command()
-def classify() -> None:
-    """JSON lines {"id","text"[,"subject","channel"]} on stdin -> what the bot thinks of each, on stdout."""
-    from app import LazyTagger, thresholds
-    from nlu.classify import classify_lines
-    from router.rules import Rules
-
-    settings = load()
-    tagger = LazyTagger(settings)
-    rules = Rules(settings.routing, settings.taxonomy, thresholds(tagger))
-    good = True
-    lines = (line.decode("utf-8", "surrogateescape") for line in sys.stdin.buffer if line.strip())
-    for text, ok in classify_lines(lines, tagger, rules.auto_routed):
-        sys.stdout.write(text + "\n")
-        good = good and ok
-    sys.stdout.flush()
-    if not good:
-        fail("some lines could not be read; their places hold an error", 1)
-
-
-@main.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 def ingest(paths: tuple[Path, ...]) -> None:
     """Read mails and JSON lines from files and folders, as if they came in now."""
@@ -239,39 +167,8 @@ def ingest(paths: tuple[Path, ...]) -> None:
 
 # --- the model --------------------------------------------------------------------------------------------------------
 
-
-@main.command()
-@click.option("--default", "as_default", is_flag=True, help="Train the shipped model from nlu/data alone.")
-@click.option("--output", type=click.Path(path_type=Path), help="Where the model goes.")
-def train(as_default: bool, output: Path | None) -> None:
-    """Train the embedded tagger from nlu/data and the labels that people made in the console."""
-    from nlu import commands
-
-    settings = load()
-    target = output or (ROOT / "nlu" / "model" / "default.npz" if as_default else settings.state_dir / "model.npz")
-    labels: list[dict[str, Any]] = []
-    if not as_default:
-        from storage import labels as stored
-
-        with world(settings) as database, database.reading() as connection:
-            labels = list(stored.newest(connection))
-    summary = commands.train(ROOT / "nlu" / "data", settings.taxonomy, target, labels)
-    click.echo(summary)
-    if not as_default and not output:
-        click.echo(f"To use it: SLUICE_NLU__MODEL={target}")
-
-
-@main.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), help="A folder of examples.")
-@click.option("--json", "as_json", is_flag=True)
-def evaluate(data: Path | None, as_json: bool) -> None:
-    """Measure the model in use on examples that it was not trained on."""
-    from app import LazyTagger
-    from nlu import commands
-
-    settings = load()
-    report = commands.evaluate(LazyTagger(settings).loaded, data or ROOT / "nlu" / "data" / "test", settings.taxonomy)
-    click.echo(report.to_json() if as_json else report.to_table())
+for _command in (bot_models.classify, bot_models.train, bot_models.evaluate, bot_models.models, bot_models.encoder):
+    main.add_command(_command)
 
 
 # --- keeping it -------------------------------------------------------------------------------------------------------

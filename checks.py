@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from app import LazyTagger, thresholds
+from app import LazyTagger
 from channels.mail import MailSource
 from channels.smtp import MailSender
 from domain import SluiceError
+from router.in_use import FollowingTagger
 from router.rules import Rules
 from settings import Settings
 from storage import outbox, people, schema
@@ -32,11 +33,14 @@ class Line:
 
 async def check(settings: Settings) -> list[Line]:
     """One line for each part. Never raises for a part that does not work."""
-    lines = [Line("settings", True, "read, and every key is known"), *_state(settings), *_model(settings)]
+    lines = [Line("settings", True, "read, and every key is known"), *_state(settings)]
     database = Database(settings.database_url)
     try:
-        lines += await _try("database", lambda: _database(settings, database))
-        if lines[-1].ok:
+        [found] = await _try("database", lambda: _database(settings, database))
+        lines += await _try("model", lambda: _model(settings, database if found.ok else None))
+        lines += await _try("nlu", lambda: _rasa(settings))
+        lines.append(found)
+        if found.ok:
             lines += await _try("outbox", lambda: _outbox(settings, database))
             lines += await _try("people", lambda: _people(database))
     finally:
@@ -72,17 +76,43 @@ def _state(settings: Settings) -> list[Line]:
     return [Line("state_dir", enough, f"{settings.state_dir}, {free // 1_000_000} MB free")]
 
 
-def _model(settings: Settings) -> list[Line]:
+async def _model(settings: Settings, database: Database | None) -> list[Line]:
+    if database is not None and await database.read(schema.current) is None:
+        database = None
+    tagger = LazyTagger(settings, database)
     try:
-        tagger = LazyTagger(settings)
-        Rules(settings.routing, settings.taxonomy, thresholds(tagger))
+        embedded = await asyncio.to_thread(lambda: tagger.embedded)
+        if isinstance(embedded, FollowingTagger) and embedded.problem:
+            return [Line("model", False, f"{embedded.problem}. In use is {embedded.version}. Run: models rollback")]
+        Rules(settings.routing, settings.taxonomy)
+        await asyncio.to_thread(lambda: tagger.loaded)
     except SluiceError as error:
         return [Line("model", False, f"{error} Train it: make setup")]
     known = ", ".join(
         f"{language} {each.kind} {'none' if each.threshold is None else f'{each.threshold:.3f}'}"
         for language, each in sorted(tagger.certificates.items())
     )
-    return [Line("model", True, f"{tagger.version}; thresholds: {known}; {len(settings.routing.rules)} rules")]
+    lines = [
+        Line("model", True, f"{tagger.version}; thresholds: {known or 'none'}; {len(settings.routing.rules)} rules")
+    ]
+    if tagger.encoder is not None:
+        asked = embedded.version.endswith(f"+{tagger.encoder.name}")
+        untrained = "the model in use was trained without it. Run: bot.py train, then bot.py models promote"
+        lines.append(Line("encoder", asked, tagger.encoder.name if asked else untrained))
+    return lines
+
+
+async def _rasa(settings: Settings) -> list[Line]:
+    rasa = LazyTagger(settings).rasa
+    if rasa is None:
+        return []
+    try:
+        works, detail = await asyncio.to_thread(rasa.check)
+    finally:
+        rasa.close()
+    if works:
+        return [Line("nlu", True, f"{detail} at {settings.nlu.rasa.url}")]
+    return [Line("nlu", False, f"{settings.nlu.rasa.url} {detail}. Start it (make rasa), or set nlu.engine: embedded")]
 
 
 async def _database(settings: Settings, database: Database) -> list[Line]:

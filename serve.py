@@ -45,6 +45,7 @@ def web_of(app: App) -> Web:
         secret=signing_secret(settings),
         outgoing=lambda: app.delivery.channels,
         nudge=app.delivery.nudge,
+        nlu=app.tagger.rasa.check if app.tagger.rasa is not None else None,
     )
 
 

@@ -10,7 +10,8 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -18,7 +19,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from channels.mail_settings import MailSettings
-from domain import TRIAGE, Department, SettingsError, Taxonomy
+from domain import TRIAGE, Department, Language, SettingsError, Taxonomy
+from nlu.entities_numbers import PHONE_REGIONS
 from router.settings import (
     DeliverySettings,
     Duration,
@@ -36,7 +38,7 @@ ROOT = Path(__file__).parent
 _SHIPPED = ROOT / "config.yaml"
 _PREFIX = "SLUICE_"
 #: variables that are no settings: which file to read, and what the Makefile hears
-_OTHERS = {"SLUICE_CONFIG", "SLUICE_RASA_PYTHON"}
+_OTHERS = {"SLUICE_CONFIG", "SLUICE_RASA_PYTHON", "SLUICE_RASA_PORT"}
 #: given whole: an insurer who lists departments means these and no others
 _WHOLE = {"departments", "intents"}
 _SECRETS = {"password", "token", "metrics_token", "secret"}
@@ -57,10 +59,37 @@ class LogSettings(Strict):
     format: Literal["json", "console"] = "json"
 
 
+class RasaSettings(Strict):
+    url: str = "http://127.0.0.1:5005"
+    #: longest that one answer may take
+    timeout: Duration = timedelta(seconds=2)
+    token: str = ""
+
+    @field_validator("url")
+    @classmethod
+    def url_is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("a URL as http://host:port is needed")
+        return url
+
+    @field_validator("timeout")
+    @classmethod
+    def timeout_is_short(cls, timeout: timedelta) -> timedelta:
+        if not timedelta(0) < timeout <= timedelta(seconds=10):
+            raise ValueError("more than 0 and at most 10 s: a worker waits for it")
+        return timeout
+
+
 class NluSettings(Strict):
+    engine: Literal["embedded", "rasa"] = "embedded"
+    rasa: RasaSettings = RasaSettings()
     model: str = ""
     policy_numbers: list[str] = []
     claim_numbers: list[str] = []
+    encoder: str = ""
+    encoder_languages: list[Language] = [Language.EN]
+    phone_regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = list(PHONE_REGIONS)
 
 
 class DepartmentSettings(Strict):
@@ -108,6 +137,11 @@ class Settings(Strict):
     @property
     def model_path(self) -> Path:
         return Path(self.nlu.model) if self.nlu.model else ROOT / "nlu" / "model" / "default.npz"
+
+    @property
+    def encoders(self) -> Path:
+        """Where fetched sentence encoders lie, each in a folder of its own."""
+        return self.state_dir / "encoders"
 
     @property
     def public_url(self) -> str:

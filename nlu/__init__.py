@@ -1,6 +1,6 @@
 """Text in, tags out. Knows `domain` and nothing else of ours.
 
-The port is `Tagger`. `nlu.embedded` fills it in the process itself, with numpy alone.
+The port is `Tagger`. `nlu.embedded` fills it in the process itself, with numpy alone; `nlu.rasa` by a Rasa server.
 """
 
 from __future__ import annotations

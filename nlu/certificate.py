@@ -40,6 +40,15 @@ class Certificate:
     model: str
     kind: str = SYNTHETIC
 
+    def __str__(self) -> str:
+        sample = f"{self.kind}, n {self.n}, {self.date or 'no date'}, model {self.model or '?'}"
+        if self.threshold is None:
+            return f"nothing certified, every message goes to people first ({sample})"
+        return (
+            f"from confidence {self.threshold:.3f} up, where at most {self.bound:.1%} go astray"
+            f" ({sample}, {self.accepted} accepted)"
+        )
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -33,6 +33,8 @@ class Example:
     intent: str
     sentiment: Sentiment | None = None
     risk: frozenset[Risk] = frozenset()
+    #: False: whoever labelled it was not asked about risk flags
+    risk_known: bool = True
     #: flags that it looks like and does not bear
     decoy: frozenset[Risk] = frozenset()
     channel: str = ""

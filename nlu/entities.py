@@ -1,18 +1,18 @@
-"""Things named in a text, by patterns: numbers, phones, mail addresses, amounts, dates, plates."""
+"""Things named in a text: an insurer's own numbers, personal numbers, mail addresses, amounts, dates, plates."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 
-from domain import Entity, SettingsError
+from domain import Entity, Language, SettingsError
+from nlu.entities_numbers import PHONE_REGIONS, Found, add, check_regions, personal, plain
 
-#: only this much of a text is searched, and no more than this is reported
-_LONGEST, _MOST = 20_000, 50
+#: only so many characters of a text are searched
+_LONGEST = 20_000
 
 _ANY = re.compile(r"[\d@]")
 
@@ -25,10 +25,6 @@ _PLATE = re.compile(
     r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][A-Za-z][ ·•.-]?"
     r"(?=[A-Za-z]{0,4}\d)[A-HJ-NP-Za-hj-np-z0-9]{4,5}[A-HJ-NP-Za-hj-np-z0-9学警港澳挂](?![A-Za-z0-9])"
 )
-_INTERNATIONAL = re.compile(
-    r"(?:\+(?<![A-Za-z0-9_+-]\+)|00(?<![A-Za-z0-9_+-]00)(?=[1-9]))\d(?:[ ().-]{0,2}\d){7,14}(?!\d)"
-)
-_MOBILE = re.compile(r"1(?<![A-Za-z0-9_+-]1)[3-9]\d(?:[ -]?\d{4}){2}(?!\d)")
 
 _NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = dict(zip(_NAMES, range(1, 13), strict=True))
@@ -52,7 +48,8 @@ _CURRENCIES = {
 }  # fmt: skip
 _SIZES = {"万": 10_000, "萬": 10_000, "千": 1_000, "百": 100, "亿": 100_000_000}
 #: without one of these no number is an amount
-_MONEY = re.compile(r"[¥￥$€£元块圆币镑金]|rmb|cny|usd|hkd|eur|gbp|yuan|dollar|pound", re.I)
+_MONEY = re.compile("[¥￥$€£元块圆币镑金]")
+_MONEY_WORDS = ("rmb", "cny", "usd", "hkd", "eur", "gbp", "yuan", "dollar", "pound")
 _BEFORE = re.compile(r"(?:[¥¥€£]|us\$|hk\$|\$|(?<![a-z])(?:rmb|cny|usd|eur|gbp|hkd)|人民币)(?= ?\Z)", re.I)
 _NUMBER = re.compile(
     r"\d(?<!\d.)(?<!\d[.,,].)(?:\d{0,2}(?:[,,]\d{3})+(?:\.\d{1,2})?|\d{0,11}(?:\.\d{1,4})?)(?!\d|[,,]\d)"
@@ -66,11 +63,11 @@ _AFTER = re.compile(
 #: in a house's own words before the number, or its own form of number
 _OF = r"(?: +(?:[Nn]umber|[Nn][or]\.?|[Rr]ef(?:erence)?|#))?[ ::#是为為]{0,3}([A-Za-z]{0,6}-?\d[\dA-Za-z-]{5,23})"
 _POLICY = (
-    rf"(?:保单号?码?|保险单号?码?|保單號?碼?|保險單號?碼?|[Pp]olicy|POLICY){_OF}",
+    rf"(?:保单号?码?|保险单号?码?|保單號?碼?|保險單號?碼?|policy|Policy|POLICY){_OF}",
     r"[Pp](?<![A-Za-z0-9].)(?:[Oo][Ll]?-?\d{6,18})(?![A-Za-z0-9])",
 )
 _CLAIM = (
-    rf"(?:案件?号|报案号码?|赔案号码?|理赔号|報案號|賠案號|[Cc]laim|CLAIM){_OF}",
+    rf"(?:案件?号|报案号码?|赔案号码?|理赔号|報案號|賠案號|claim|Claim|CLAIM){_OF}",
     r"[Cc](?<![A-Za-z0-9].)[Ll][Mm]?-?\d{6,18}(?![A-Za-z0-9])",
 )
 
@@ -80,24 +77,34 @@ class Patterns:
     """How this insurer's own numbers look. A pattern's first group, if it has one, is the number."""
 
     own: Mapping[str, tuple[re.Pattern[str], ...]]
+    #: where a phone number without a country's prefix may come from, in the order in which it is tried
+    phone_regions: tuple[str, ...] = PHONE_REGIONS
 
     @classmethod
-    def of(cls, *, policy_numbers: Sequence[str] = (), claim_numbers: Sequence[str] = ()) -> Patterns:
+    def of(
+        cls,
+        *,
+        policy_numbers: Sequence[str] = (),
+        claim_numbers: Sequence[str] = (),
+        phone_regions: Sequence[str] = PHONE_REGIONS,
+    ) -> Patterns:
         """From regular expressions, as in the settings; common forms where there are none. Raises `SettingsError`."""
         sources = {"claim_number": claim_numbers or _CLAIM, "policy_number": policy_numbers or _POLICY}
         try:
-            return cls({kind: tuple(re.compile(source) for source in each) for kind, each in sources.items()})
+            own = {kind: tuple(re.compile(source) for source in each) for kind, each in sources.items()}
         except re.error as error:
             raise SettingsError(f"nlu: not a regular expression: {error.pattern!r}: {error}") from error
+        return cls(own, check_regions(phone_regions))
 
 
 DEFAULT = Patterns.of()
 
-Found = tuple[str, str, int, int]  # type, normal form, start, end
 
+def find(text: str, patterns: Patterns = DEFAULT, language: Language = Language.OTHER) -> tuple[Entity, ...]:
+    """The entities of a text in the order in which they stand; where two overlap, the more telling kind stays.
 
-def find(text: str, patterns: Patterns = DEFAULT) -> tuple[Entity, ...]:
-    """The entities of a text in the order in which they stand; where two overlap, the more telling kind stays."""
+    The language says which country's phone numbers are meant where no country stands before them.
+    """
     text = text[:_LONGEST]
     if not _ANY.search(text):
         return ()
@@ -110,15 +117,14 @@ def find(text: str, patterns: Patterns = DEFAULT) -> tuple[Entity, ...]:
             _collect(found, kind, expression, text, _number, group=min(expression.groups, 1))
     _collect(found, "plate", _PLATE, text, _plate)
     _collect(found, "date", _DATE, text, lambda match: _date(match[0]))
-    _collect(found, "phone", _INTERNATIONAL, text, _phone)
-    _collect(found, "phone", _MOBILE, text, _phone)
-    money = _MONEY.search(text) is not None
+    personal(found, text, language, patterns.phone_regions)
+    money = _has_money(text)
     for match in _NUMBER.finditer(text):
         new = _month_first(text, match.start()) or (_amount(text, match) if money else None)
         if new is not None:
-            _add(found, new)
+            add(found, new)
     found.sort(key=lambda entity: entity[2])
-    return tuple([Entity(kind, text[start:end], normal, start, end) for kind, normal, start, end in found[:_MOST]])
+    return tuple([Entity(kind, text[start:end], normal, start, end) for kind, normal, start, end in found])
 
 
 def _collect(
@@ -132,32 +138,22 @@ def _collect(
     for match in pattern.finditer(text):
         start, end = match.span(group)
         if start < end and (form := normal(match)) is not None:
-            _add(found, (kind, form, start, end))
+            add(found, (kind, form, start, end))
 
 
-def _add(found: list[Found], new: Found) -> None:
-    # The bound keeps a text that is all numbers from costing the square of its length.
-    if len(found) < _MOST and not any(new[2] < other[3] and other[2] < new[3] for other in found):
-        found.append(new)
-
-
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
+def _has_money(text: str) -> bool:
+    if _MONEY.search(text):
+        return True
+    lower = text.lower()
+    return any(word in lower for word in _MONEY_WORDS)
 
 
 def _number(match: re.Match[str]) -> str:
-    return _plain(match[1] if match.re.groups else match[0]).upper()
+    return plain(match[1] if match.re.groups else match[0]).upper()
 
 
 def _plate(match: re.Match[str]) -> str:
     return re.sub(r"[ ·•.-]", "", match[0]).upper()
-
-
-def _phone(match: re.Match[str]) -> str:
-    digits = "".join(_INTEGER.findall(_plain(match[0])))
-    if match[0].startswith("+"):
-        return f"+{digits}"
-    return f"+{digits[2:]}" if digits.startswith("00") else f"+86{digits}"
 
 
 def _amount(text: str, match: re.Match[str]) -> Found | None:
@@ -172,10 +168,10 @@ def _amount(text: str, match: re.Match[str]) -> Found | None:
     currency = mark or (before[0] if before else None)
     if currency is None:
         return None
-    value = Decimal(re.sub("[,,]", "", _plain(match[0]))) * _SIZES.get(size or "", 1)
+    value = Decimal(re.sub("[,,]", "", plain(match[0]))) * _SIZES.get(size or "", 1)
     whole = value == value.to_integral_value()
-    plain = f"{value.to_integral_value() if whole else value.normalize():f}"
-    return "amount", f"{plain} {_CURRENCIES[_plain(currency).lower()]}", start, end
+    written = f"{value.to_integral_value() if whole else value.normalize():f}"
+    return "amount", f"{written} {_CURRENCIES[plain(currency).lower()]}", start, end
 
 
 def _month_first(text: str, start: int) -> Found | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from domain import OUT_OF_SCOPE, Risk, Sentiment, Tags, Taxonomy
 from nlu import Tagger, Text
@@ -18,6 +19,12 @@ OPTIMISTIC = (
     "are optimistic; only people's labels of live messages say what they are worth."
 )
 
+#: what a report may be broken down by
+BY = ("language", "channel", "department")
+_BATCH = 256
+
+Pair = tuple[Tags, Example]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskReport:
@@ -28,7 +35,7 @@ class RiskReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageReport:
+class GroupReport:
     """Shares between 0 and 1; None where there is nothing to count."""
 
     n: int
@@ -48,6 +55,7 @@ class LanguageReport:
     in_scope_held_back: float | None
     #: distance of the confidence from the share of right departments
     ece: float | None
+    #: None where the languages of the group have several, or none
     threshold: float | None
     #: share that would be routed without a person, and how much of it rightly
     coverage: float | None
@@ -57,59 +65,85 @@ class LanguageReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     model: str
-    languages: Mapping[str, LanguageReport]
+    languages: Mapping[str, GroupReport]
+    channels: Mapping[str, GroupReport]
+    #: that own the true intent
+    departments: Mapping[str, GroupReport]
     note: str = OPTIMISTIC
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False, indent=2)
 
-    def to_table(self) -> str:
-        """One column a language."""
-        names = list(self.languages)
-        lines = [f"model {self.model}", f"{'':30}" + "".join(f"{name:>12}" for name in names)]
-        for title, values in self._rows():
-            lines.append(f"{title:30}" + "".join(f"{value:>12}" for value in values))
+    def to_table(self, by: str = "language") -> str:
+        """One column a language, channel or department."""
+        groups = {"language": self.languages, "channel": self.channels, "department": self.departments}[by]
+        widths = [max(12, len(name) + 2) for name in groups]
+        lines = [f"model {self.model}", f"{'':30}" + _row(groups, widths)]
+        lines += [f"{title:30}" + _row(values, widths) for title, values in _rows(list(groups.values()))]
         return "\n".join([*lines, "", self.note])
 
-    def _rows(self) -> list[tuple[str, list[str]]]:
-        reports = list(self.languages.values())
-        plain = [
-            ("examples", [str(r.n) for r in reports]),
-            ("intent accuracy", [_share(r.intent_accuracy) for r in reports]),
-            ("intent macro-F1", [_share(r.intent_macro_f1) for r in reports]),
-            ("department accuracy", [_share(r.department_accuracy) for r in reports]),
-            ("sentiment accuracy", [_share(r.sentiment_accuracy) for r in reports]),
-            ("sentiment macro-F1", [_share(r.sentiment_macro_f1) for r in reports]),
-            ("out of scope: examples", [str(r.out_of_scope) for r in reports]),
-            ("out of scope: recall", [_share(r.out_of_scope_recall) for r in reports]),
-            ("in scope: held back", [_share(r.in_scope_held_back) for r in reports]),
-            ("calibration error (ECE)", [_share(r.ece) for r in reports]),
-            ("threshold", [_share(r.threshold) for r in reports]),
-            ("coverage at the threshold", [_share(r.coverage) for r in reports]),
-            ("accuracy at the threshold", [_share(r.accuracy_at_threshold) for r in reports]),
-            ("any risk flag", [_share(r.flagged) for r in reports]),
-        ]
-        risks = [
-            (f"risk {risk.value}: recall/precision", [f"{_share(r.recall)}/{_share(r.precision)}" for r in column])
-            for risk in Risk
-            for column in [[report.risk[risk.value] for report in reports]]
-        ]
-        return plain + risks
+
+def _rows(reports: Sequence[GroupReport]) -> list[tuple[str, list[str]]]:
+    plain = [
+        ("examples", [str(r.n) for r in reports]),
+        ("intent accuracy", [_share(r.intent_accuracy) for r in reports]),
+        ("intent macro-F1", [_share(r.intent_macro_f1) for r in reports]),
+        ("department accuracy", [_share(r.department_accuracy) for r in reports]),
+        ("sentiment accuracy", [_share(r.sentiment_accuracy) for r in reports]),
+        ("sentiment macro-F1", [_share(r.sentiment_macro_f1) for r in reports]),
+        ("out of scope: examples", [str(r.out_of_scope) for r in reports]),
+        ("out of scope: recall", [_share(r.out_of_scope_recall) for r in reports]),
+        ("in scope: held back", [_share(r.in_scope_held_back) for r in reports]),
+        ("calibration error (ECE)", [_share(r.ece) for r in reports]),
+        ("threshold", [_share(r.threshold) for r in reports]),
+        ("coverage at the threshold", [_share(r.coverage) for r in reports]),
+        ("accuracy at the threshold", [_share(r.accuracy_at_threshold) for r in reports]),
+        ("any risk flag", [_share(r.flagged) for r in reports]),
+    ]
+    risks = [
+        (f"risk {risk.value}: recall/precision", [f"{_share(r.recall)}/{_share(r.precision)}" for r in column])
+        for risk in Risk
+        for column in [[report.risk[risk.value] for report in reports]]
+    ]
+    return plain + risks
 
 
 def evaluate(tagger: Tagger, examples: Sequence[Example], taxonomy: Taxonomy) -> Report:
-    """By language of the examples, and over all of them."""
-    tags = tagger.tag([Text(example.text, channel=example.channel) for example in examples])
-    pairs = list(zip(tags, examples, strict=True))
-    groups: dict[str, list[tuple[Tags, Example]]] = {}
-    for pair in pairs:
-        groups.setdefault(pair[1].language or "?", []).append(pair)
-    reports = {name: _language(groups[name], taxonomy, _threshold(tagger, name)) for name in sorted(groups)}
-    # The languages have thresholds of their own, so there is none over all.
-    return Report(model=tagger.version, languages={**reports, "all": _language(pairs, taxonomy, None)})
+    """By language, by channel and by department of the examples, each with a column over all of them."""
+    return report(tagger, list(zip(tagged(tagger, examples), examples, strict=True)), taxonomy)
 
 
-def _threshold(tagger: Tagger, language: str) -> float | None:
+def report(tagger: Tagger, pairs: Sequence[Pair], taxonomy: Taxonomy) -> Report:
+    """`evaluate` of what is tagged already."""
+
+    def by(names: Iterable[str]) -> dict[str, GroupReport]:
+        groups: dict[str, list[Pair]] = {}
+        for name, pair in zip(names, pairs, strict=True):
+            groups.setdefault(name or "?", []).append(pair)
+        return {name: _group(group, taxonomy, tagger) for name, group in [*sorted(groups.items()), ("all", pairs)]}
+
+    return Report(
+        # As the tags say it: what stood in for a server that was down is not that server's model.
+        model=" and ".join(sorted({tags.model for tags, _ in pairs})) or tagger.version,
+        languages=by(example.language for _, example in pairs),
+        channels=by(example.channel for _, example in pairs),
+        departments=by(taxonomy.owner(example.intent) for _, example in pairs),
+    )
+
+
+def tagged(tagger: Tagger, examples: Sequence[Example]) -> list[Tags]:
+    """The tags of each example, with a progress bar on a terminal."""
+    tags: list[Tags] = []
+    with tqdm(total=len(examples), desc="tag", unit="msg", disable=None, leave=False) as bar:
+        for start in range(0, len(examples), _BATCH):
+            batch = examples[start : start + _BATCH]
+            tags += tagger.tag([Text(example.text, channel=example.channel) for example in batch])
+            bar.update(len(batch))
+    return tags
+
+
+def threshold_of(tagger: Tagger, language: str) -> float | None:
+    """From which confidence a message of a language is routed without a person; None: none is."""
     certificate = tagger.certificates.get(language)
     return certificate.threshold if certificate else None
 
@@ -119,16 +153,20 @@ def eligible(tags: Tags) -> float:
     return tags.confidence if tags.in_scope and not tags.risk else 0.0
 
 
-def _language(pairs: Sequence[tuple[Tags, Example]], taxonomy: Taxonomy, threshold: float | None) -> LanguageReport:
+def _group(pairs: Sequence[Pair], taxonomy: Taxonomy, tagger: Tagger) -> GroupReport:
     right = np.array([tags.department == taxonomy.owner(example.intent) for tags, example in pairs], dtype=np.bool_)
     confidences = np.array([tags.confidence for tags, _ in pairs])
     moods = [(tags.sentiment, example.sentiment) for tags, example in pairs if example.sentiment is not None]
     intents = [(tags.intent, example.intent) for tags, example in pairs]
     strange = [not tags.in_scope for tags, example in pairs if example.intent == OUT_OF_SCOPE]
     usual = [not tags.in_scope for tags, example in pairs if example.intent != OUT_OF_SCOPE]
-    sure = [threshold is not None and eligible(tags) >= threshold for tags, _ in pairs]
+    thresholds = [threshold_of(tagger, example.language) for _, example in pairs]
+    sure = [
+        threshold is not None and eligible(tags) >= threshold
+        for threshold, (tags, _) in zip(thresholds, pairs, strict=True)
+    ]
     accepted = right[np.array(sure, dtype=np.bool_)].tolist()
-    return LanguageReport(
+    return GroupReport(
         n=len(pairs),
         intent_accuracy=_mean([a == b for a, b in intents]),
         intent_macro_f1=_macro_f1(intents, sorted({b for _, b in intents})),
@@ -141,13 +179,14 @@ def _language(pairs: Sequence[tuple[Tags, Example]], taxonomy: Taxonomy, thresho
         out_of_scope_recall=_mean(strange),
         in_scope_held_back=_mean(usual),
         ece=expected_calibration_error(confidences, right) if pairs else None,
-        threshold=threshold,
-        coverage=None if threshold is None else len(accepted) / len(pairs),
+        threshold=thresholds[0] if len(set(thresholds)) == 1 else None,
+        coverage=len(accepted) / len(pairs) if any(each is not None for each in thresholds) else None,
         accuracy_at_threshold=_mean(accepted),
     )
 
 
-def _risk(pairs: Sequence[tuple[Tags, Example]], risk: Risk) -> RiskReport:
+def _risk(pairs: Sequence[Pair], risk: Risk) -> RiskReport:
+    pairs = [pair for pair in pairs if pair[1].risk_known]
     said = [risk in tags.risk for tags, _ in pairs]
     true = [risk in example.risk for _, example in pairs]
     both = sum(a and b for a, b in zip(said, true, strict=True))
@@ -172,6 +211,10 @@ def _macro_f1(pairs: Sequence[tuple[object, object]], classes: Sequence[object])
         named = sum(a == name for a, _ in pairs) + sum(b == name for _, b in pairs)
         scores.append(2 * hit / named if named else 0.0)
     return sum(scores) / len(scores)
+
+
+def _row(values: Iterable[str], widths: Sequence[int]) -> str:
+    return "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
 
 
 def _share(value: float | None) -> str:

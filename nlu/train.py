@@ -18,13 +18,14 @@ from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from domain import OUT_OF_SCOPE, TRIAGE, Language, Risk, Sentiment, Taxonomy
-from nlu import Text
+from nlu import Tagger, Text
 from nlu.calibration import isotonic, softmax, temperature, threshold_for_f
 from nlu.certificate import Certificate, certify
 from nlu.data import DataError, Example
 from nlu.embedded import EmbeddedTagger
 from nlu.evaluate import eligible
 from nlu.features import Features, fit, normalise
+from nlu.frozen import confirmed
 from nlu.weights import Meta, Model
 
 Matrix = npt.NDArray[np.float64]
@@ -70,6 +71,8 @@ class _Classes:
     sentiment: Labels  # -1: not labelled
     risks: tuple[str, ...]
     risk: npt.NDArray[np.bool_]
+    #: whoever labelled it was asked about risk flags
+    risk_known: npt.NDArray[np.bool_]
 
     @property
     def width(self) -> int:
@@ -82,11 +85,13 @@ def train(
     *,
     dev: Sequence[Example] = (),
     held_out: Sequence[Example] = (),
+    people: Sequence[Example] = (),
     date: str = "",
     settings: Settings = DEFAULTS,
 ) -> Model:
     """A model, with a certificate for each language of `held_out` (where there is none, of `dev`).
 
+    `people`: held-out labels of people; where a language has enough of them, their certificate replaces that one.
     Same input, same model. Raises `DataError`.
     """
     if settings.calibrate not in {"folds", "dev"}:
@@ -100,14 +105,14 @@ def train(
         if folds:
             scores = _out_of_fold(texts, examples, classes, settings, bar)
         features = fit(texts, min_df=settings.min_df)
-        weights, bias = _heads(_matrix(features, texts), classes, np.arange(len(texts)), settings, bar)
+        weights, bias = _heads(rows_of(features, texts), classes, np.arange(len(texts)), settings, bar)
     sample = classes
     if settings.calibrate == "dev":
         sample = _classes(dev, taxonomy, classes.intents)
-        scores = _matrix(features, [normalise(example.text) for example in dev]) @ weights + bias
+        scores = rows_of(features, [normalise(example.text) for example in dev]) @ weights + bias
     owners = {intent: taxonomy.owner(intent) for intent in classes.intents}
     meta = Meta(
-        version=_version(examples, [*dev, *held_out], taxonomy, settings),
+        version=_version(examples, [*dev, *held_out, *people], taxonomy, settings),
         intents=classes.intents,
         sentiments=classes.sentiments,
         risks=classes.risks,
@@ -121,14 +126,30 @@ def train(
     sample_of = held_out or dev
     known = copies(texts, [normalise(example.text) for example in sample_of], settings.alike)
     fresh = [example for example, copy in zip(sample_of, known, strict=True) if not copy]
-    return model.with_certificates(certificates(model, fresh, taxonomy, date=date, settings=settings))
+    return model.with_certificates(
+        certificates(model, fresh, taxonomy, date=date, settings=settings)
+        | confirmed(
+            EmbeddedTagger(model, taxonomy=taxonomy),
+            people,
+            taxonomy,
+            max_misroute=settings.max_misroute,
+            delta=settings.delta,
+            date=date,
+        )
+    )
 
 
 def certificates(
     model: Model, dev: Sequence[Example], taxonomy: Taxonomy, *, date: str, settings: Settings = DEFAULTS
 ) -> dict[str, Certificate]:
+    """`certificates_of` the model's own tagger."""
+    return certificates_of(EmbeddedTagger(model, taxonomy=taxonomy), dev, taxonomy, date=date, settings=settings)
+
+
+def certificates_of(
+    tagger: Tagger, dev: Sequence[Example], taxonomy: Taxonomy, *, date: str, settings: Settings = DEFAULTS
+) -> dict[str, Certificate]:
     """By language. Out-of-scope examples stay in the sample: each that would be routed is an error."""
-    tagger = EmbeddedTagger(model, taxonomy=taxonomy)
     tags = tagger.tag([Text(example.text, channel=example.channel) for example in dev])
     result: dict[str, Certificate] = {}
     for language in sorted({example.language for example in dev} & {Language.ZH.value, Language.EN.value}):
@@ -139,7 +160,7 @@ def certificates(
             max_misroute=settings.max_misroute,
             delta=settings.delta,
             date=date,
-            model=model.meta.version,
+            model=tagger.version,
         )
     return result
 
@@ -162,10 +183,11 @@ def _classes(examples: Sequence[Example], taxonomy: Taxonomy, intents: tuple[str
         np.array([-1 if e.sentiment is None else sentiments.index(e.sentiment) for e in examples]),
         risks,
         np.array([[Risk(name) in example.risk for name in risks] for example in examples]),
+        np.array([example.risk_known for example in examples]),
     )
 
 
-def _matrix(features: Features, texts: Sequence[str]) -> sparse.csr_matrix:
+def rows_of(features: Features, texts: Sequence[str]) -> sparse.csr_matrix:
     """The very rows that the tagger will see."""
     rows = [features.row(text) for text in texts]
     columns = np.concatenate([ids for ids, _ in rows])
@@ -208,7 +230,7 @@ def _heads(
     for index in range(len(classes.sentiments)):
         add(classes.sentiment[rows] == index, labelled, settings.sentiment_c, balanced=True)
     for index in range(len(classes.risks)):
-        add(classes.risk[rows, index], everywhere, settings.risk_c, balanced=True)
+        add(classes.risk[rows, index], classes.risk_known[rows], settings.risk_c, balanced=True)
     return weights, bias
 
 
@@ -221,8 +243,8 @@ def _out_of_fold(
     scores = np.zeros((len(texts), classes.width))
     for seen, unseen in folds.split(texts, strata, _groups(texts, settings.alike)):
         features = fit([texts[i] for i in seen], min_df=settings.min_df)
-        weights, bias = _heads(_matrix(features, [texts[i] for i in seen]), classes, seen, settings, bar)
-        scores[unseen] = _matrix(features, [texts[i] for i in unseen]) @ weights + bias
+        weights, bias = _heads(rows_of(features, [texts[i] for i in seen]), classes, seen, settings, bar)
+        scores[unseen] = rows_of(features, [texts[i] for i in unseen]) @ weights + bias
     return scores
 
 
@@ -254,7 +276,7 @@ def copies(texts: Sequence[str], others: Sequence[str], alike: float) -> list[bo
 
 
 def _directions(texts: Sequence[str]) -> sparse.csr_matrix:
-    matrix = _matrix(fit(texts, min_df=2), texts)
+    matrix = rows_of(fit(texts, min_df=2), texts)
     lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
     return (sparse.diags(1.0 / np.maximum(lengths, 1e-9)) @ matrix).tocsr()
 
@@ -276,7 +298,11 @@ def _calibrate(scores: Matrix, classes: _Classes, owners: dict[str, str], settin
         "knots": isotonic((probabilities * same[best]).sum(axis=1), departments[best] == departments[classes.intent]),
         "gate": float(np.quantile(intents[:, in_scope].max(axis=1)[known], settings.gate_quantile)),
         "risk_thresholds": tuple(
-            threshold_for_f(risks[:, i], classes.risk[:, i], settings.risk_beta.get(flag, settings.risk_beta_else))
+            threshold_for_f(
+                risks[classes.risk_known, i],
+                classes.risk[classes.risk_known, i],
+                settings.risk_beta.get(flag, settings.risk_beta_else),
+            )
             for i, flag in enumerate(classes.risks)
         ),
     }

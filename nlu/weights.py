@@ -61,16 +61,10 @@ class Model:
         """Write the file in one step, the same bytes for the same model."""
         meta = {"format": FORMAT, **asdict(self.meta)}
         vocabulary = self.features.vocabulary
-        arrays: dict[str, Any] = {f"grams{i}": _pack("\n".join(block)) for i, block in enumerate(vocabulary)}
+        arrays: dict[str, Any] = {f"grams{i}": pack("\n".join(block)) for i, block in enumerate(vocabulary)}
         arrays |= {"idf": self.features.idf, "weights": self.weights, "bias": self.bias}
-        arrays["meta"] = _pack(json.dumps(meta, ensure_ascii=False, sort_keys=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        with part.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        arrays["meta"] = pack(json.dumps(meta, ensure_ascii=False, sort_keys=True))
+        write(path, arrays)
 
     @classmethod
     def load(cls, path: Path) -> Model:
@@ -78,10 +72,10 @@ class Model:
         try:
             # Opened here: numpy leaves its own file open when it cannot read it.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                meta = json.loads(_unpack(arrays["meta"]))
+                meta = json.loads(unpack(arrays["meta"]))
                 if meta.pop("format") != FORMAT:
                     raise SettingsError(f"{path}: made by another version of the program; train again")
-                vocabulary = [text.split("\n") if (text := _unpack(arrays[f"grams{i}"])) else [] for i in range(BLOCKS)]
+                vocabulary = [text.split("\n") if (text := unpack(arrays[f"grams{i}"])) else [] for i in range(BLOCKS)]
                 features = Features(vocabulary, arrays["idf"])
                 return cls(features, arrays["weights"], arrays["bias"], _meta(meta))
         except FileNotFoundError as error:
@@ -90,11 +84,24 @@ class Model:
             raise SettingsError(f"{path}: not a model of this program: {error}") from error
 
 
-def _pack(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def write(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Arrays -> one file, in one step; the same bytes for the same arrays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def pack(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A text as an array, uint8 of its UTF-8."""
     return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
-def _unpack(array: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+def unpack(array: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    """The text that `pack` made an array of."""
     return array.tobytes().decode()
 
 

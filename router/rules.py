@@ -14,7 +14,7 @@ risk flag is ever routed without a person looking first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -44,29 +44,39 @@ class Threshold:
     kind: str = "none"
 
 
+def uncertified(_language: str, _model: str) -> Threshold:
+    return Threshold(None)
+
+
 class Rules:
-    """The routing table with the taxonomy that it speaks of. Raises `SettingsError` for names that do not exist."""
+    """The routing table with the taxonomy that it speaks of. Raises `SettingsError` for names that do not exist.
+
+    `certified`: (language, version of the model that tagged) -> threshold. Asked each time, since models are promoted.
+    """
 
     def __init__(
-        self, settings: RoutingSettings, taxonomy: Taxonomy, thresholds: Mapping[str, Threshold] | None = None
+        self,
+        settings: RoutingSettings,
+        taxonomy: Taxonomy,
+        certified: Callable[[str, str], Threshold] = uncertified,
     ) -> None:
         self.taxonomy = taxonomy
         self._rules = settings.rules
         self._setting = settings.threshold
-        self._thresholds = dict(thresholds or {})
+        self._certified = certified
         self.new_matter_confidence = settings.new_matter_confidence
         for rule in settings.rules:
             _check(rule, taxonomy)
 
-    def threshold(self, language: Language) -> Threshold:
-        """The threshold in force for a language."""
+    def threshold(self, language: Language, model: str) -> Threshold:
+        """The threshold in force for what a model said of a text in a language."""
         if self._setting is not None:
             return Threshold(self._setting, "setting")
-        return self._thresholds.get(language.value, Threshold(None))
+        return self._certified(language.value, model)
 
     def trusted(self, tags: Tags) -> bool:
         """The bot may believe the intent without a person."""
-        least = self.threshold(tags.language).confidence
+        least = self.threshold(tags.language, tags.model).confidence
         return least is not None and tags.in_scope and tags.intent != OUT_OF_SCOPE and tags.confidence >= least
 
     def auto_routed(self, tags: Tags) -> bool:
@@ -89,7 +99,7 @@ def _check(rule: Rule, taxonomy: Taxonomy) -> None:
 
 def decide(tags: Tags, facts: Facts, rules: Rules) -> Route:
     """Tags and facts -> Route. No clock, no I/O."""
-    threshold = rules.threshold(tags.language)
+    threshold = rules.threshold(tags.language, tags.model)
     why: dict[str, Any] = {
         "intent": tags.intent,
         "confidence": round(tags.confidence, 4),

@@ -35,6 +35,7 @@ def newest(connection: Connection) -> Iterator[dict[str, Any]]:
     for row in connection.execute(query):
         at: datetime = row.at
         yield {
+            "message_id": row.message_id,
             "text": row.clean if row.clean is not None else row.text,
             "subject": row.subject,
             "intent": row.intent,

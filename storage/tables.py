@@ -339,6 +339,30 @@ class Label(SQLModel, table=True):
     said: dict[str, Any] = _json()
 
 
+class Model(SQLModel, table=True):
+    """A tagger that was trained from people's labels. No row in state `promoted`: the shipped file is in use."""
+
+    __tablename__ = "model"
+    __table_args__ = (
+        # At most one is in use.
+        Index("ix_model_promoted", "state", unique=True, sqlite_where=text("state = 'promoted'"),
+              postgresql_where=text("state = 'promoted'")),
+    )  # fmt: skip
+
+    version: str = Field(max_length=64, primary_key=True)
+    #: candidate | promoted | retired
+    state: str = Field(max_length=16)
+    made_at: datetime = _time()
+    promoted_at: datetime | None = _time(nullable=True)
+    promoted_by: str = _str(128)
+    #: what was in use when it was promoted, and is again after a rollback; None: the shipped file
+    predecessor: str | None = Field(default=None, max_length=64)
+    #: what it was made of, its certificates, how it compared: figures and labels, never customers' text
+    report: dict[str, Any] = _json()
+    #: the file (`nlu.weights`); last, so that SQLite need not read it to get at the others
+    content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
 class Quarantine(SQLModel, table=True):
     """A message that could not be read or processed, with its reason."""
 

@@ -39,7 +39,7 @@ def parse_command(words: Iterable[str]) -> click.Context:
     command: click.Command = bot.main
     context, rest = click.Context(command), list(words)
     name: str | None = None
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and (rest or not command.invoke_without_command):
         name, found, rest = command.resolve_command(context, rest)
         assert found is not None
         command, context = found, click.Context(found, parent=context)

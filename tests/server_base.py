@@ -20,7 +20,6 @@ ROOT = os.geteuid() == 0
 #: servers that refuse to run as root run as this user
 USER = "nobody" if ROOT else pwd.getpwuid(os.geteuid()).pw_name
 UID, GID = pwd.getpwnam(USER).pw_uid, pwd.getpwnam(USER).pw_gid
-_STARTED_WITHIN = 30.0
 _PLACES = ("/usr/sbin", "/sbin", "/usr/local/bin")
 
 
@@ -57,6 +56,8 @@ class Server:
     #: what the server gets when its parent dies, and when it shall stop
     stop_signal = signal.SIGTERM
     unprivileged = True
+    #: seconds
+    started_within = 30.0
 
     def __init__(self) -> None:
         self.host = HOST
@@ -106,7 +107,7 @@ class Server:
                 [*self._wrapper(), *self.command()],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd=self.dir,
             )  # fmt: skip
-        until = time.monotonic() + _STARTED_WITHIN
+        until = time.monotonic() + self.started_within
         while not self.ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 self.kill()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from domain import Attachment, OutState, TicketState, ticket_id_of
+from nlu.entities import find
 from storage import events, tables, tickets
 from storage.types import AnyRow
 from tests.console_world import Console, both
@@ -337,6 +339,24 @@ async def test_changes_for_an_open_page_come_without_the_composer(console: Conso
     assert 'id="actions" hx-swap-oob="true"' in part
     for field in ("<textarea", 'id="composer"', "<dialog"):
         assert field not in part
+
+
+async def test_personal_numbers_are_marked_and_shown_by_their_ends_beside_the_messages(console: Console) -> None:
+    text = "身份证11010519491231002X，卡号4111 1111 1111 1111，手机13800138000，保单号:P2026001234567"
+    number = await console.ticket(f"#claim_status {text}")
+    tags = {"entities": [asdict(entity) for entity in find(text)]}
+    await console.world.database.write(
+        lambda connection: connection.execute(sa.update(tables.Message).values(tags=tags))
+    )
+    browser = await console.signed_in("li")
+    page = (await browser.get(f"/console/t/{number}")).text
+    facts = page.partition("Named in the messages</h3>")[2].partition("</dl>")[0]
+    assert re.findall(r'<dt>([^<]+)</dt><dd class="cut">([^<]+?)(?: <span|</dd>)', facts) == [
+        ("Identity number", "****002X"), ("Card or account", "****1111"), ("Phone number", "****8000"),
+        ("Policy number", "P202****4567"),
+    ]  # fmt: skip
+    assert facts.count(">personal<") == 3
+    assert text in page
 
 
 async def test_the_customer_s_other_tickets_are_named(console: Console) -> None:

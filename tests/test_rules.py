@@ -207,7 +207,7 @@ def test_a_rule_may_ask_for_a_person() -> None:
 
 def test_each_language_has_the_threshold_of_its_certificate() -> None:
     certified = {"zh": Threshold(0.8, "confirmed"), "en": Threshold(None, "synthetic")}
-    table = Rules(RoutingSettings(), TAXONOMY, certified)
+    table = Rules(RoutingSettings(), TAXONOMY, lambda language, _model: certified.get(language, Threshold(None)))
     sure = decide(tags(confidence=0.85), FACTS, table)
     assert (sure.rule, sure.why["threshold"], sure.why["certificate"]) == ("model", 0.8, "confirmed")
     assert decide(tags(confidence=0.75), FACTS, table).rule == "triage.unsure"
@@ -216,8 +216,17 @@ def test_each_language_has_the_threshold_of_its_certificate() -> None:
         assert brief(found) == (TRIAGE, Priority.NORMAL, True, "triage.uncertified")
 
 
+def test_a_message_is_held_to_the_threshold_of_the_model_that_tagged_it() -> None:
+    """Also where another model was promoted before it is routed."""
+    certified = {"old": Threshold(0.8, "synthetic"), "new": Threshold(0.6, "confirmed")}
+    table = Rules(RoutingSettings(), TAXONOMY, lambda _language, model: certified[model])
+    assert decide(tags(confidence=0.7, model="old"), FACTS, table).rule == "triage.unsure"
+    found = decide(tags(confidence=0.7, model="new"), FACTS, table)
+    assert (found.rule, found.why["threshold"], found.why["certificate"]) == ("model", 0.6, "confirmed")
+
+
 def test_a_threshold_of_the_settings_holds_for_every_language() -> None:
-    table = Rules(RoutingSettings(threshold=0.6), TAXONOMY, {"zh": Threshold(0.99, "confirmed")})
+    table = Rules(RoutingSettings(threshold=0.6), TAXONOMY, lambda _language, _model: Threshold(0.99, "confirmed"))
     found = decide(tags(confidence=0.7, language=Language.OTHER), FACTS, table)
     assert (found.rule, found.why["certificate"]) == ("model", "setting")
 

@@ -21,7 +21,7 @@ from domain import (
     Sentiment,
     TicketState,
 )
-from nlu.commands import labelled
+from nlu.frozen import labelled
 from router.tickets import Actor
 from settings import Settings
 from storage import labels, people

@@ -96,6 +96,8 @@ ENTITIES = _table(
         "claim_number": N_("Claim number"),
         "ticket_number": N_("Ticket number"),
         "phone": N_("Phone number"),
+        "identity_number": N_("Identity number"),
+        "bank_number": N_("Card or account"),
         "email": N_("Mail address"),
         "amount": N_("Amount"),
         "date": N_("Date"),

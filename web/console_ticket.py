@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from channels import mail_parse
 from domain import MOVES, Forbidden, TicketState, public_number
+from nlu.entities_numbers import PERSONAL, masked
 from storage import console, customers, events, messages, people, tickets
 from storage.types import AnyRow
 from web import console_views as views
@@ -118,14 +119,18 @@ def timeline(visit: Visit, found: Loaded) -> list[Entry]:
     return entries
 
 
-def entities(found: Loaded) -> list[tuple[str, str]]:
-    """What the customer's messages name, each once: (type, value)."""
-    seen: dict[tuple[str, str], None] = {}
+def entities(found: Loaded) -> list[tuple[str, str, bool]]:
+    """What the customer's messages name, each once: (type, value, whether it belongs to one person). Such a number is
+    masked here: who needs it reads it in the message itself."""
+    seen: dict[tuple[str, str], tuple[str, str, bool]] = {}
     for each in found.messages:
         if each.direction == "in" and each.tags:
             for entity in each.tags.get("entities", []):
-                seen[entity["type"], views.mask(str(entity["value"]))] = None
-    return list(seen)[:20]
+                kind, value = str(entity["type"]), str(entity["value"])
+                personal = kind in PERSONAL
+                shown = masked(value) if personal else views.mask(value)
+                seen.setdefault((kind, entity["normal"] or value), (kind, shown, personal))
+    return list(seen.values())[:20]
 
 
 def context(visit: Visit, found: Loaded) -> dict[str, Any]:

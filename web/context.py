@@ -33,6 +33,8 @@ class Web:
     outgoing: Callable[[], Sequence[str]] = field(default=lambda: ())
     #: tells delivery in this process that an answer waits
     nudge: Callable[[], None] = field(default=lambda: None)
+    #: how the server of the tagger is, (works, in words), where there is one; asks it, so off the event loop
+    nlu: Callable[[], tuple[bool, str]] | None = None
 
     @property
     def secure(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,9 @@ async def readyz(request: Request) -> Response:
     if ready:
         for health in await web.all_healths():
             parts[f"mailbox:{health.name}"] = {"ok": health.ok, "detail": health.detail}
+    if web.nlu is not None:
+        works, detail = await asyncio.to_thread(web.nlu)
+        parts["nlu"] = {"ok": works, "detail": detail}
     down = sorted(name for name, part in parts.items() if not part["ok"])
     headers = {} if ready else {"Retry-After": str(Unavailable.retry_after)}
     return JSONResponse({"ready": ready, "down": down, "parts": parts}, 200 if ready else 503, headers)

@@ -53,6 +53,18 @@ def upgrade() -> None:
     sa.Column('at', UtcTime(), nullable=False),
     sa.PrimaryKeyConstraint('caller', 'key')
     )
+    op.create_table('model',
+    sa.Column('version', sa.String(length=64), nullable=False),
+    sa.Column('state', sa.String(length=16), nullable=False),
+    sa.Column('made_at', UtcTime(), nullable=False),
+    sa.Column('promoted_at', UtcTime(), nullable=True),
+    sa.Column('promoted_by', sa.String(length=128), nullable=False),
+    sa.Column('predecessor', sa.String(length=64), nullable=True),
+    sa.Column('report', Json, nullable=False),
+    sa.Column('content', sa.LargeBinary(), nullable=False),
+    sa.PrimaryKeyConstraint('version')
+    )
+    op.create_index('ix_model_promoted', 'model', ['state'], unique=True, sqlite_where=sa.text("state = 'promoted'"), postgresql_where=sa.text("state = 'promoted'"))
     op.create_table('person',
     sa.Column('id', RowId, autoincrement=True, nullable=False),
     sa.Column('name', sa.String(length=64), nullable=False),
