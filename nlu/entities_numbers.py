@@ -59,7 +59,7 @@ _PHONE = re.compile(
     r")(?!\d)"
 )
 #: any run of digits: a phone only after a word for one
-_DIGITS = re.compile("\\(?\\d(?:[ \u00a0().-]{0,2}\\d){6,11}(?!\\d)")
+_DIGITS = re.compile("\\d(?:[ \u00a0().-]{0,2}\\d){6,11}(?!\\d)")
 
 _PHONE_WORD = re.compile(
     r"\b(?:tel|phone|telephone|mobile|cell|call|ring|dial|reach|contact|whatsapp|fax)"
