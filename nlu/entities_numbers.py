@@ -25,6 +25,7 @@ Check = Callable[[str], str | None]  # a candidate in plain characters -> its no
 PERSONAL = frozenset({"phone", "identity_number", "bank_number"})
 #: where a number without a country's prefix may come from, in the order in which it is tried
 PHONE_REGIONS = ("CN", "HK", "GB", "US", "SG", "AU")
+#: before those, where the language says more
 _BY_LANGUAGE = {Language.ZH: ("CN", "HK", "TW"), Language.ZH_HANT: ("HK", "TW", "CN")}
 
 #: no more entities than this are reported of a text, and no more candidates put to the libraries
@@ -122,7 +123,9 @@ def _free(found: list[Found], start: int, end: int) -> bool:
 
 def personal(found: list[Found], text: str, language: Language, phone_regions: Sequence[str]) -> None:
     """Adds a text's personal numbers, each proved, where nothing is found yet."""
-    national = partial(_national, regions=_BY_LANGUAGE.get(language, phone_regions))
+    # In the order in which they stand, each once.
+    regions = tuple(dict.fromkeys((*_BY_LANGUAGE.get(language, ()), *phone_regions)))
+    national = partial(_national, regions=regions)
     tries = _TRIES
     for cluster in _CLUSTER.finditer(text):
         first, last = cluster.span()

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from domain import Department, Taxonomy
-from nlu.commands import trained_on
+from nlu.commands import SHIPPED, trained_on
 from nlu.data import Example, read_folder
 from nlu.embedded import EmbeddedTagger
 from nlu.train import Settings, train
@@ -16,8 +16,8 @@ from nlu.weights import Model
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "nlu" / "data"
-#: trained once, as the shipped model is
-QUICK = Settings(calibrate="dev")
+#: fewer folds than in earnest: what is tested here does not hang on them
+QUICK = Settings(folds=2)
 DATE = "2026-11-22"
 
 
@@ -44,7 +44,8 @@ def dev() -> tuple[Example, ...]:
 
 @cache
 def model() -> Model:
-    return train(examples(), taxonomy(), dev=dev(), date=DATE, settings=QUICK)
+    """As the shipped one: without folds it is trained once."""
+    return train(examples(), taxonomy(), dev=dev(), date=DATE, settings=SHIPPED)
 
 
 @cache
