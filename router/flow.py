@@ -56,22 +56,31 @@ class Flow:
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
-    async def receive(self, items: Sequence[Incoming], *, ring: bool = True) -> list[Stored]:
+    async def receive(self, items: Sequence[Incoming], *, ring: bool = True, hold: bool = False) -> list[Stored]:
         """Store messages; returns after the commit, and only then may a channel say "received" (promise P1).
 
+        `hold`: no worker takes them until `let_go`, or until the queue's deadline when this process dies before.
         Raises `Unavailable` when the database is down: then nothing was stored, and nothing may be acknowledged.
         """
         if not items:
             return []
-        own = ring and self._queue.room()
-        stored = await self._database.write_batch(self._store_held if own else messages.store, items)
+        own = ring and not hold and self._queue.room()
+        stored = await self._database.write_batch(self._store_held if own or hold else messages.store, items)
         self._flood.count()
         new = [each.message_id for each in stored if each.new]
         if own:
             self._queue.hand(new)
-        elif ring:
+        elif ring and not hold:
             await self._queue.ring(new)
         return stored
+
+    async def let_go(self, message_ids: Sequence[int]) -> None:
+        """What was received with `hold` may be processed now. Raises `Unavailable`; then it is at the deadline."""
+        if self._queue.room():
+            self._queue.hand(message_ids)
+            return
+        await self._database.write(lambda connection: messages.release(connection, message_ids))
+        await self._queue.ring(message_ids)
 
     # --- processing ---------------------------------------------------------------------------------------------------
 

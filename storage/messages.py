@@ -285,6 +285,18 @@ def lock_waiting(connection: Connection, ids: Sequence[int]) -> set[int]:
     return set(connection.scalars(query, {"ids": sorted(ids)}))
 
 
+def release(connection: Connection, ids: Collection[int]) -> None:
+    """Give back the claims of unprocessed messages: any worker may take them."""
+    connection.execute(_RELEASE, {"ids": list(ids)})
+
+
+_RELEASE = (
+    sa.update(message)
+    .where(message.c.id.in_(bindparam("ids", expanding=True)), message.c.state == literal("received"))
+    .values(held_until=None)
+)
+
+
 _FINISH = (
     sa.update(message)
     .where(message.c.id == bindparam("b_id"))

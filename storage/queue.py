@@ -168,8 +168,7 @@ class EmbeddedQueue:
 
     async def give_back(self, rings: Sequence[Ring]) -> None:
         ids = [ring.message_id for ring in rings]
-        free = sa.update(message).where(message.c.id.in_(ids), message.c.state == literal("received"))
-        await self._database.write(lambda connection: connection.execute(free.values(held_until=None)) and None)
+        await self._database.write(lambda connection: messages.release(connection, ids))
 
     async def depth(self) -> int:
         return await self._database.read(messages.count_received)

@@ -199,6 +199,23 @@ async def test_free_messages_do_not_wait_until_the_own_ones_end(database: Databa
     assert ids(await own.take(10, 0.0)) == [*wanted, free]
 
 
+async def test_what_is_held_back_is_taken_once_it_is_let_go(database: Database, settings: Settings) -> None:
+    """A chat line gets its number first, whichever process has the worker."""
+    web, worker = EmbeddedQueue(database, deadline=LONG), EmbeddedQueue(database, deadline=LONG, poll=0.0)
+    flow = make_world(database, settings, queue=web).flow
+    [stored] = await flow.receive([message()], hold=True)
+    assert await worker.take(10, 0.0) == []
+    await flow.let_go([stored.message_id])
+    [ring] = await worker.take(10, 0.0)
+    assert (ring.message_id, ring.again) == (stored.message_id, False)
+    # In a process that works as well it is handed on.
+    await web.take(10, 0.0)
+    [own] = await flow.receive([message()], hold=True)
+    await flow.let_go([own.message_id])
+    assert await worker.take(10, 0.0) == []
+    assert ids(await web.take(10, 0.0)) == [own.message_id]
+
+
 async def take_all_of(queue: WorkQueue, count: int) -> list[Ring]:
     found: list[Ring] = []
     while len(found) < count:

@@ -75,12 +75,13 @@ class Chat:
         now = datetime.now(UTC)
         message = parse(visitor.session, client_id, text, now, longest=self.settings.longest, attachments=attachments)
         await self._open(visitor, language, now)
-        # The bell waits for the number, so that the bot's answer cannot come before the question.
-        [stored] = await self.web.flow.receive([message], ring=False)
+        # The workers wait for the number, so that the bot's answer cannot come before the question.
+        [stored] = await self.web.flow.receive([message], hold=True)
         try:
             return await self.hub.number(visitor.session, stored.message_id)
         finally:
-            await self.web.queue.ring([stored.message_id])
+            if stored.new:
+                await self.web.flow.let_go([stored.message_id])
 
     async def _open(self, visitor: Visitor, language: str, now: datetime) -> None:
         row = await self.web.database.read(lambda connection: chat.get(connection, visitor.session))
