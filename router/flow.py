@@ -172,8 +172,6 @@ class Flow:
                 with suppress(Unavailable):
                     await self._queue.give_back([ring for ring in rings if ring.token not in self._finished])
             self._finished.clear()
-            if _SEVERAL <= len(rings) < _BATCH:
-                await pause(stop, min(_GATHER * len(rings), _GATHER_MOST))
             # What a worker had and never finished goes alone, so that only what kills its worker is blamed for it, and
             # in no fixed order, so that no message is the first each time when somebody else kills them.
             again = [ring for ring in rings if ring.again]
@@ -182,6 +180,8 @@ class Flow:
                     break
                 await self._count_lost(ring.message_id)
                 await self._work_off([ring], stop)
+            if _SEVERAL <= len(rings) < _BATCH:
+                await pause(stop, min(_GATHER * len(rings), _GATHER_MOST))
 
     async def _work_off(self, rings: Sequence[Ring], stop: asyncio.Event) -> None:
         while rings and not stop.is_set():

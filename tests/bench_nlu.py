@@ -12,9 +12,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from domain import Department, Taxonomy
+from channels import mail_parse
+from domain import Department, Message, Taxonomy
 from nlu import Text
 from nlu.data import Example, read_folder
 from nlu.embedded import EmbeddedTagger
@@ -23,7 +25,6 @@ from tests import bench_corpus
 from tests.bench_tools import one_core, quantile
 
 ROOT = Path(__file__).parents[1]
-_OOS = "oos"
 
 Pairs = list[tuple[str, str]]  # text, intent
 
@@ -96,11 +97,6 @@ def costs() -> None:
 
 
 def _mail_texts() -> list[str]:
-    from datetime import UTC, datetime
-
-    from channels import mail_parse
-    from domain import Message
-
     parsed = [
         mail_parse.parse(raw, received_at=datetime.now(UTC), account="mail") for raw in bench_corpus.mails("nlu")[:300]
     ]
