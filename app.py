@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import secrets
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from channels import Sender
+from app_channels import channels
+from channels import Channel, Sender
 from channels.api import ApiSender
 from channels.webchat import WebChatSender
 from domain import SettingsError, Tags
@@ -22,16 +25,18 @@ from nlu.certificate import Certificate
 from nlu.embedded import EmbeddedTagger
 from nlu.entities import Patterns
 from nlu.entities_numbers import masked_text
+from router.arrivals import Arrivals
 from router.clock import Clock
 from router.delivery import Delivery
 from router.desk import Desk
 from router.flow import Flow
 from router.in_use import FollowingTagger
+from router.media import Media
 from router.publish import Publisher
 from router.rules import Rules, Threshold
 from router.tickets import Verbs
 from settings import Settings
-from storage import chat, messages, schema
+from storage import chat, leases, messages, schema
 from storage.database import Database
 from storage.queue import EmbeddedQueue, WorkQueue
 from storage.redis_queue import DepartmentStreams, RedisQueue
@@ -196,6 +201,19 @@ class _MailMemory:
         return [int(mark.partition(":")[2]) for mark in left]
 
 
+class _Leases:
+    """The channels' leases, held by this process."""
+
+    def __init__(self, database: Database, holder: str) -> None:
+        self._database = database
+        self._holder = holder
+
+    async def hold(self, name: str, seconds: float) -> bool:
+        return await self._database.write(
+            lambda connection: leases.hold(connection, name, self._holder, datetime.now(UTC), seconds)
+        )
+
+
 @dataclass(slots=True)
 class App:
     """One process's parts. Made by `build`; `close` after use."""
@@ -210,12 +228,16 @@ class App:
     delivery: Delivery
     clock: Clock
     mail: MailSource | None
+    channels: list[Channel]
+    arrivals: Arrivals
+    media: Media
     publisher: Publisher | None
     streams: DepartmentStreams | None
     chat_bell: ChatBell
     roles: Collection[str] = ROLES
 
     async def close(self) -> None:
+        await self.arrivals.close()
         await self.delivery.close()
         await self.queue.close()
         if self.streams is not None:
@@ -253,6 +275,9 @@ def build(
             senders["mail"] = MailSender(mail)
         if mail.mailboxes:
             source = MailSource(mail, _MailMemory(database))
+    holder = secrets.token_hex(8)
+    opened = channels(settings, _Leases(database, holder))
+    senders |= {each.name: each.sender for each in opened if each.sender is not None}
     desk = Desk(
         taxonomy=taxonomy,
         rules=rules,
@@ -270,6 +295,7 @@ def build(
             if "@" in address
         ),
         pulled=frozenset(name for name, sender in senders.items() if serving and sender.limits.pulled),
+        carries={name: sender.limits for name, sender in senders.items()},
     )
     if queue is None:
         queue = work_queue(settings, database)
@@ -289,6 +315,9 @@ def build(
         delivery=Delivery(database, desk, senders),
         clock=Clock(database, desk),
         mail=source,
+        channels=opened,
+        arrivals=Arrivals(database, flow),
+        media=Media(database, {each.name: each.fetcher for each in opened if each.fetcher is not None}),
         publisher=publisher,
         streams=streams,
         chat_bell=chat_bell,

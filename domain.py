@@ -142,6 +142,37 @@ class Attachment:
     content_id: str = ""
 
 
+class PartKind(StrEnum):
+    """What a message has beside its words."""
+
+    IMAGE = "image"
+    AUDIO = "audio"  # a voice message or a recording
+    VIDEO = "video"
+    FILE = "file"
+    STICKER = "sticker"
+    LOCATION = "location"
+    CONTACT = "contact"
+    REACTION = "reaction"
+    BUTTON = "button"  # one of ours was pressed
+    STORY = "story"  # answered or mentioned
+    LINK = "link"
+    CALL = "call"  # a phone call began or ended
+    UNKNOWN = "unknown"  # the channel has something that we do not know yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A typed part of a message. What it weighs is fetched later, by a worker."""
+
+    kind: PartKind
+    #: what can be said of it in words: a place's name and coordinates, a contact's number, an emoji, a button's label
+    text: str = ""
+    name: str = ""
+    media_type: str = ""
+    #: what the channel fetches its content with (an id, a URL); None: there is nothing to fetch
+    reference: Mapping[str, str] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Automatic:
     """Why a message counts as written by a machine."""
@@ -187,6 +218,12 @@ class Message:
     #: False for lists and bulk: a person's words, but no automatic answer
     answerable: bool = True
     attachments: tuple[Attachment, ...] = ()
+    #: pictures, voice, places and the like; a message of parts alone says nothing that could be routed yet
+    parts: tuple[Part, ...] = ()
+    #: external id of an earlier message that this one is the edited form of
+    revises: str = ""
+    #: it comes in several deliveries (an album): a later one with this key and another `seen_at` is added to the first
+    merges: bool = False
     raw: bytes = field(default=b"", repr=False)
     #: digest of the content, so that the same key with other content is noticed; "" = of `raw`
     fingerprint: str = ""
@@ -218,6 +255,57 @@ class Unreadable:
 
 
 Incoming = Message | Unreadable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What a provider says later of a message of ours. They come in any order and several times."""
+
+    channel: str
+    account: str
+    #: as in `Receipt.provider_id`
+    provider_id: str
+    #: sent, delivered or failed
+    state: OutState
+    at: datetime
+    #: why it failed, in words for an agent
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """The customer took an earlier message back: its words and pictures go, that there was one stays."""
+
+    channel: str
+    account: str
+    external_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Whether an address may be written to: STOP and START, a bot blocked, an account unfollowed."""
+
+    channel: str
+    address: str
+    at: datetime
+    #: why nothing may be sent there (`opted_out`, `blocked`, `unsubscribed`); None: it may again
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rating:
+    """A customer's mark for a ticket, 1 to 5. Believed of a party to the ticket alone."""
+
+    channel: str
+    address: str
+    ticket_number: str
+    score: int
+    at: datetime
+
+
+#: what a channel tells beside messages
+Notice = Status | Withdrawal | Standing | Rating
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +415,13 @@ class Reply:
     #: the row that is being sent
     message_id: int = 0
     author: str = ""
+    #: of a text that goes out in several messages: which this is, from 0, and how many there are
+    part: int = 0
+    parts: int = 1
+    #: when the customer last wrote from this address, where the channel has a window for answers
+    heard_at: datetime | None = None
+    #: the customer's language, for words of the channel's own
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +526,10 @@ class ChannelError(SluiceError):
     """A channel did not take a message.
 
     Says only what the caller needs: `permanent` (never try again), `retry_after` (seconds), or `unknown`
-    (the channel may have it: the line broke after the text was handed over).
+    (the channel may have it: the line broke after the text was handed over). Two more concern all that would go out
+    on this account: `pause` (nothing else before `retry_after`, e.g. a limit on the whole account), and `broken` (the
+    credentials are refused: the message waits, the channel shows red, and a person must act).
+    `refused`: why the address takes nothing any more (`blocked`, `opted_out`), which is kept with it.
     """
 
     def __init__(
@@ -441,10 +539,16 @@ class ChannelError(SluiceError):
         permanent: bool = False,
         retry_after: float | None = None,
         unknown: bool = False,
+        pause: bool = False,
+        broken: bool = False,
+        refused: str = "",
     ) -> None:
         self.permanent = permanent
         self.retry_after = retry_after
         self.unknown = unknown
+        self.pause = pause or broken
+        self.broken = broken
+        self.refused = refused
         super().__init__(message)
 
 

@@ -17,7 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app import App, settle_memory
-from channels import Health
+from channels import Health, Source
 from domain import SettingsError, SluiceError, Unavailable
 from router.flow import pause
 from settings import Settings
@@ -25,16 +25,20 @@ from storage import health
 from web.app import create_app
 from web.console_live import live_of
 from web.context import Web
+from web.hook_calls import Hooks
 from web.settings import WebSettings
 
 log = structlog.get_logger("app")
 
 _TELL_EVERY = 10.0
+#: a loop that knows no `stop` and is cancelled
+_SOURCE = "source"
 
 
 def web_of(app: App) -> Web:
     """What the routes use."""
     settings = app.settings
+    hooks = {each.name: each.hook for each in app.channels if each.hook is not None}
     return Web(
         settings=settings.web,
         database=app.database,
@@ -42,6 +46,7 @@ def web_of(app: App) -> Web:
         flow=app.flow,
         desk=app.desk,
         verbs=app.verbs,
+        hooks=Hooks(hooks, app.arrivals, settings.state_dir / "spool"),
         secret=signing_secret(settings),
         outgoing=lambda: app.delivery.channels,
         nudge=app.delivery.nudge,
@@ -92,20 +97,33 @@ async def run(
             ("work", lambda: app.flow.work(stop)),
             ("sweep", lambda: app.flow.sweep(stop)),
             ("delivery", lambda: app.delivery.run(stop)),
+            ("told", lambda: _tell_health(app, lambda: [*app.delivery.healths.values()], stop)),
         ]
+        if any(each.fetcher for each in app.channels):
+            loops.append(("media", lambda: app.media.run(stop)))
     if "clock" in app.roles:
         loops.append(("clock", lambda: app.clock.run(stop)))
         if app.publisher is not None:
             publisher = app.publisher
             loops.append(("publish", lambda: publisher.run(stop)))
-    if "listen" in app.roles and app.mail is not None:
-        mail = app.mail
-        loops.append(("mail", lambda: mail.run(app.flow.receive)))
-        loops.append(("health", lambda: _tell_health(app, mail.mailboxes, stop)))
+    if "listen" in app.roles:
+        sources: list[Source] = [source for each in app.channels for source in each.sources]
+        healths = [source.health for source in sources]
+        if app.mail is not None:
+            mail = app.mail
+            healths += mail.mailboxes
+            loops.append((_SOURCE, lambda: mail.run(app.flow.receive)))
+        loops += [(_SOURCE, partial(source.run, app.arrivals.receive)) for source in sources]
+        if healths:
+            loops.append(("health", lambda: _tell_health(app, lambda: healths, stop)))
     # An acknowledgement that was just queued need not wait for delivery's next look.
     app.flow.listeners.append(lambda outcomes: app.delivery.nudge({each.channel for each in outcomes}))
+    web = web_of(app)
+    server = _serve(app, web) if listener is not None else None
+    if server is not None and web.hooks is not None and web.hooks.known:
+        hooks = web.hooks
+        loops.append(("spool", lambda: hooks.replay(stop)))
     tasks = [asyncio.create_task(_kept_up(name, make, stop), name=name) for name, make in loops]
-    server = _serve(app) if listener is not None else None
     try:
         if server is not None and listener is not None:
             serving = asyncio.create_task(server.serve(sockets=[listener]), name="web")
@@ -127,17 +145,16 @@ async def run(
         await app.close()
 
 
-async def _tell_health(app: App, sources: Sequence[Health], stop: asyncio.Event) -> None:
-    """Let every web process know how the mailboxes are, which only this one reads."""
+async def _tell_health(app: App, healths: Callable[[], Sequence[Health]], stop: asyncio.Event) -> None:
+    """Let every web process know how the sources and ways out are, which only this process runs."""
     while not stop.is_set():
-        rows = [(source.name, source.ok, source.detail) for source in sources]
+        rows = [(each.name, each.ok, each.detail) for each in healths()]
         with contextlib.suppress(Unavailable):
             await app.database.write(partial(health.tell, rows=rows, now=datetime.now(UTC)))
         await pause(stop, _TELL_EVERY)
 
 
-def _serve(app: App) -> _Server:
-    web = web_of(app)
+def _serve(app: App, web: Web) -> _Server:
     application = create_app(web)
     settings = app.settings.web
     if settings.chat.enabled:
@@ -206,7 +223,7 @@ async def _kept_up(name: str, make: Callable[[], Awaitable[None]], stop: asyncio
         await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set() and not task.done():
             # Loops that know `stop` end by themselves; a source that does not is cancelled.
-            _done, late = await asyncio.wait([task], timeout=5 if name != "mail" else 0.1)
+            _done, late = await asyncio.wait([task], timeout=5 if name != _SOURCE else 0.1)
             if late:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

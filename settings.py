@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +20,16 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from channels.mail_settings import MailSettings
+from channels.settings import (
+    InstagramSettings,
+    MessengerSettings,
+    PhoneSettings,
+    SmsSettings,
+    TelegramSettings,
+    WebhookSource,
+    WechatSettings,
+    WhatsAppSettings,
+)
 from domain import TRIAGE, Department, Language, SettingsError, Taxonomy
 from nlu.entities_numbers import PHONE_REGIONS
 from router.settings import (
@@ -41,7 +52,15 @@ _PREFIX = "SLUICE_"
 _OTHERS = {"SLUICE_CONFIG", "SLUICE_RASA_PYTHON", "SLUICE_RASA_PORT"}
 #: given whole: an insurer who lists departments means these and no others
 _WHOLE = {"departments", "intents"}
-_SECRETS = {"password", "token", "metrics_token", "secret"}
+_SECRETS = {
+    "password", "token", "metrics_token", "secret", "auth_tokens", "webhook_secrets", "app_secrets", "verify_tokens",
+    "app_secret", "tokens", "aes_keys", "secrets",
+}  # fmt: skip
+#: names of channels that a webhook's name may not be
+_CHANNELS = {
+    "api", "chat", "ingest", "instagram", "mail", "messenger", "phone", "replay", "sms", "telegram", "wechat",
+    "whatsapp",
+}  # fmt: skip
 
 
 class DatabaseSettings(Strict):
@@ -112,6 +131,14 @@ class Settings(Strict):
     log: LogSettings = LogSettings()
     web: WebSettings = WebSettings()
     mail: MailSettings = MailSettings()
+    sms: SmsSettings = SmsSettings()
+    phone: PhoneSettings = PhoneSettings()
+    telegram: TelegramSettings = TelegramSettings()
+    messenger: MessengerSettings = MessengerSettings()
+    instagram: InstagramSettings = InstagramSettings()
+    whatsapp: WhatsAppSettings = WhatsAppSettings()
+    wechat: WechatSettings = WechatSettings()
+    webhooks: dict[str, WebhookSource] = {}
     nlu: NluSettings = NluSettings()
     routing: RoutingSettings = RoutingSettings()
     sla: SlaSettings = SlaSettings()
@@ -129,6 +156,16 @@ class Settings(Strict):
         if TRIAGE not in departments:
             raise ValueError(f"there must be a department named {TRIAGE}: it gets what the bot is not sure of")
         return departments
+
+    @field_validator("webhooks")
+    @classmethod
+    def webhooks_are_named(cls, webhooks: dict[str, WebhookSource]) -> dict[str, WebhookSource]:
+        for name in webhooks:
+            if name in _CHANNELS:
+                raise ValueError(f"{name!r} is the name of a channel; call the webhook otherwise")
+            if not re.fullmatch(r"[a-z][a-z0-9_]{1,31}", name):
+                raise ValueError(f"{name!r}: a webhook's name is 2 to 32 of a-z, 0-9 and _, as it stands in its URL")
+        return webhooks
 
     @property
     def database_url(self) -> str:

@@ -7,19 +7,23 @@ once more under the same key, and both are shown as such (promise P2).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection
 from tenacity import RetryCallState, wait_random_exponential
 
-from channels import Sender
+from channels import Health, Sender, pieces, too_long
 from domain import ChannelError, OutState, Receipt, Reply, SluiceError, Unavailable, public_number
 from router.desk import Desk
-from storage import events, outbox
+from router.standing import standing_of
+from storage import customers, events, outbox, told
 from storage.database import Database
 from storage.types import AnyRow
 
@@ -27,6 +31,7 @@ log = structlog.get_logger("delivery")
 
 _LOOK_EVERY = 1.0  # seconds; a nudge in the same process is heard at once
 _LOST_EVERY = 5.0
+_BROKEN_REST = 60.0  # seconds after which refused credentials are tried again
 _MARGIN = timedelta(seconds=15)  # between a send's own deadline and the moment when others may call it lost
 
 
@@ -38,6 +43,10 @@ class Delivery:
         self._desk = desk
         self._senders = dict(senders)
         self._bells = {name: asyncio.Event() for name in senders}
+        #: (channel, account) -> until when nothing goes out there, on the event loop's clock
+        self._paused: dict[tuple[str, str], float] = {}
+        #: how the channels' ways out are, where one is known to be broken
+        self.healths: dict[str, Health] = {}
         self._backoff = wait_random_exponential(
             multiplier=desk.delivery.backoff.total_seconds(), max=desk.delivery.backoff_most.total_seconds()
         )
@@ -90,8 +99,11 @@ class Delivery:
         hold = timedelta(seconds=deadline) + _MARGIN
         # What is claimed beyond what the channel can carry would only wait, and be in doubt after a crash.
         most = min(settings.together, sender.limits.together or settings.together) if sender.limits.rate is None else 1
+        paused = [account for (name, account), until in self._paused.items() if name == channel and until > _now()]
         rows = await self._database.write(
-            lambda connection: outbox.claim(connection, [channel], datetime.now(UTC), hold, most)
+            lambda connection: outbox.claim(
+                connection, [channel], datetime.now(UTC), hold, most, ordered=sender.limits.ordered, but=paused
+            )
         )
         if not rows:
             return 0
@@ -103,23 +115,63 @@ class Delivery:
     async def _send(self, sender: Sender, row: AnyRow, deadline: float) -> None:
         result: Receipt | ChannelError
         try:
-            reply = self._reply(row)
-            limit = sender.limits.text
-            if limit is not None and len(reply.text) > limit:
-                raise ChannelError(
-                    f"{sender.name} takes {limit} characters; this has {len(reply.text)}", permanent=True
-                )
             async with asyncio.timeout(deadline):
-                result = await sender.send(reply)
+                result = await self._sent(sender, row)
         except ChannelError as error:
             result = error
         except TimeoutError:
             result = ChannelError(f"no answer within {deadline:.0f} s", unknown=True)
+        except Unavailable as error:
+            result = ChannelError(str(error), retry_after=error.retry_after)
         except Exception as error:
             # A fault of ours inside a channel: what it did is not known, and its text may quote the customer.
             log.exception("send_failed", channel=sender.name, error=type(error).__name__)
             result = ChannelError(f"{type(error).__name__} in {sender.name}", unknown=True)
-        await self._settle(row, result)
+        self._mind(sender.name, row.account, result)
+        await self._settle(sender, row, result)
+
+    async def _sent(self, sender: Sender, row: AnyRow) -> Receipt:
+        """Hand over all messages that a text needs, from where an earlier try stopped."""
+        limits = sender.limits
+        reply = self._reply(row)
+        if limits.ordered or limits.window is not None:
+            standing = await self._database.read(
+                lambda connection: standing_of(
+                    connection, row.customer_id, row.channel, row.address, limits, automatic=row.automatic
+                )
+            )
+            if standing.refusal:
+                raise ChannelError(standing.refusal, permanent=True)
+            reply = replace(reply, heard_at=standing.heard_at)
+        texts = pieces(reply.text, limits)
+        if len(texts) > limits.parts:
+            raise ChannelError(too_long(reply.text, limits), permanent=True)
+        receipt = Receipt()
+        for number in range(min(row.done, len(texts) - 1), len(texts)):
+            part = replace(reply, text=texts[number], part=number, parts=len(texts))
+            receipt = await sender.send(part if len(texts) == 1 else replace(part, key=f"{part.key}.{number}"))
+            if number < len(texts) - 1:
+                await self._surely(partial(self._write_progress, sender, row, receipt, number + 1))
+        return receipt
+
+    def _write_progress(self, sender: Sender, row: AnyRow, receipt: Receipt, done: int, connection: Connection) -> None:
+        outbox.progress(connection, row.id, done)
+        if sender.limits.receipts and receipt.provider_id:
+            now = datetime.now(UTC)
+            told.sent(connection, row.channel, row.account, receipt.provider_id[:512], row.id, now)
+
+    def _mind(self, channel: str, account: str, result: Receipt | ChannelError) -> None:
+        """What a result says of the whole account: it rests, or shows red until something went out again."""
+        name = f"{channel} out" + (f" ({account})" if account else "")
+        if isinstance(result, Receipt):
+            self._paused.pop((channel, account), None)
+            self.healths.pop(name, None)
+        elif result.pause:
+            rest = max(result.retry_after or 0.0, _BROKEN_REST if result.broken else 1.0)
+            self._paused[channel, account] = _now() + rest
+            if result.broken:
+                self.healths[name] = Health(name, ok=False, detail=str(result)[:500])
+                log.error("channel_broken", channel=channel, account=account)
 
     def _reply(self, row: AnyRow) -> Reply:
         return Reply(
@@ -135,21 +187,28 @@ class Delivery:
             ticket_number=public_number(row.ticket_id) if row.ticket_id else "",
             message_id=row.message_id,
             author=row.author or "",
+            language=row.language or "",
         )
 
-    async def _settle(self, row: AnyRow, result: Receipt | ChannelError) -> None:
-        """Write what became of it. Tried until the database takes it, since a lost result would be sent again."""
+    async def _settle(self, sender: Sender, row: AnyRow, result: Receipt | ChannelError) -> None:
+        """Write what became of it."""
+        try:
+            await self._surely(lambda connection: self._write_result(connection, sender, row, result))
+        except SluiceError as error:
+            log.error("settle_failed", outbox=row.id, error=type(error).__name__)
+
+    async def _surely(self, unit: Callable[[Connection], None]) -> None:
+        """Tried until the database takes it, since what is not known to be sent would be sent again."""
         while True:
             try:
-                await self._database.write(lambda connection: self._write_result(connection, row, result))
+                await self._database.write(unit)
                 return
             except Unavailable:
                 await asyncio.sleep(1.0)
-            except SluiceError as error:
-                log.error("settle_failed", outbox=row.id, error=type(error).__name__)
-                return
 
-    def _write_result(self, connection: Connection, row: AnyRow, result: Receipt | ChannelError) -> None:
+    def _write_result(
+        self, connection: Connection, sender: Sender, row: AnyRow, result: Receipt | ChannelError
+    ) -> None:
         now = datetime.now(UTC)
         values: dict[str, Any]
         if isinstance(result, Receipt):
@@ -157,6 +216,14 @@ class Delivery:
             values = {"state": state.value, "provider_id": result.provider_id[:512], "error": ""}
         elif result.unknown:
             values = self._unknown(row, str(result), now)
+        elif result.pause:  # it is not this message's fault, so that the try does not count
+            wait = max(result.retry_after or 0.0, _BROKEN_REST if result.broken else 1.0)
+            values = {
+                "state": OutState.QUEUED.value,
+                "next_at": now + timedelta(seconds=wait),
+                "tries": max(0, row.tries - 1),
+                "error": str(result)[:1000],
+            }
         elif result.permanent or row.tries >= self._desk.delivery.tries:
             values = {"state": OutState.FAILED.value, "error": str(result)[:1000]}
         else:
@@ -167,6 +234,11 @@ class Delivery:
             }
         if not outbox.settle(connection, row.id, now, **values):
             return
+        if isinstance(result, ChannelError) and result.refused:
+            customers.stand(connection, row.channel, row.address, result.refused, now)
+        if isinstance(result, Receipt) and sender.limits.receipts and result.provider_id:
+            told.sent(connection, row.channel, row.account, result.provider_id[:512], row.id, now)
+            told.settle(connection, row.id, now)
         if values["state"] != OutState.QUEUED.value or values.get("repeated"):
             self._note(connection, row, values, now)
 
@@ -207,6 +279,10 @@ class Delivery:
     async def close(self) -> None:
         for sender in self._senders.values():
             await sender.close()
+
+
+def _now() -> float:
+    return time.monotonic()
 
 
 async def _either(stop: asyncio.Event, bell: asyncio.Event, seconds: float) -> None:

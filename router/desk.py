@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from channels import Limits
 from domain import Language, Priority, Taxonomy, TicketState
 from router import sla
 from router.rules import Rules
@@ -39,6 +40,8 @@ class Desk:
     own_addresses: Collection[str] = field(default_factory=frozenset)
     #: channels whose answers are fetched, not sent
     pulled: Collection[str] = field(default_factory=frozenset)
+    #: what each channel with a way out can carry
+    carries: Mapping[str, Limits] = field(default_factory=dict)
 
     @property
     def close_after(self) -> timedelta:

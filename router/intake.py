@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
 from domain import (
+    TRIAGE,
     AutomaticKind,
     InState,
+    Priority,
     Risk,
+    Route,
     Sentiment,
     Tags,
     TicketState,
@@ -25,12 +28,23 @@ from domain import (
 from router import sla
 from router.answers import Answers
 from router.desk import Desk, higher, promises
-from router.intake_values import Item, Outcome, Prepared, Target, View, bare_subject, lookup_keys, search_terms, snippet
+from router.intake_values import (
+    Item,
+    Outcome,
+    Prepared,
+    Target,
+    View,
+    bare_subject,
+    lookup_keys,
+    says_nothing,
+    search_terms,
+    snippet,
+)
 from storage import customers, events, messages, outbox, search, tickets
 from storage.customers import Known
 
-_DAY = timedelta(days=1)
-_PRESENT = {TicketState.NEW, TicketState.OPEN, TicketState.PENDING}
+#: a picture without words, a call that has just begun: people see it, and the first words decide
+_NOTHING_SAID = Route(department=TRIAGE, priority=Priority.NORMAL, look_first=True, rule="triage.nothing_said", why={})
 
 
 class Intake:
@@ -132,7 +146,7 @@ class _Batch:
     def _new_matter(self, item: Item, target: Target) -> bool:
         """The thread goes on, but clearly about something else."""
         row, tags = item.prepared.row, item.prepared.tags
-        if tags is None or (row.thread and row.channel != "chat"):
+        if tags is None or (row.thread and row.channel in ("api", "ingest")):
             return False  # a program that names a thread means it
         clearly = (
             self._desk.rules.trusted(tags)
@@ -148,6 +162,8 @@ class _Batch:
         row, tags, route = item.prepared.row, item.prepared.tags, item.prepared.route
         assert tags is not None
         assert route is not None
+        if says_nothing(row):
+            route = _NOTHING_SAID
         first_due, resolve_due = sla.due_times(row.stored_at, route.department, route.priority, self._desk.sla)
         extra = row.extra or {}
         risk = [flag.value for flag in tags.risk]
@@ -208,6 +224,12 @@ class _Batch:
         self._targets.append(target)
         self._lead(item, target)
         item.state, item.target = InState.TICKETED, target
+        if says_nothing(row):
+            return  # the receipt names the department, so that it waits for the first words
+        self._acknowledge(item, target, known, tags)
+
+    def _acknowledge(self, item: Item, target: Target, known: Known, tags: Tags) -> None:
+        row = item.prepared.row
         kind = "care" if Risk.SELF_HARM in tags.risk else "acknowledgement"
         item.answer = self._answers.to(row, kind, known, tags.language.value)
         if item.answer.held:
@@ -217,6 +239,8 @@ class _Batch:
         row, tags = item.prepared.row, item.prepared.tags
         assert tags is not None
         target.events.append(("appended", {"message": row.id, "intent": tags.intent, "risk": list(tags.risk)}))
+        if target.get("route").get("rule") == _NOTHING_SAID.rule and not says_nothing(row):
+            self._first_words(item, target, tags)
         state = target.get("state")
         if state in (TicketState.RESOLVED, TicketState.PENDING):
             due, resolved = target.get("resolve_due_at"), target.get("resolved_at")
@@ -245,6 +269,32 @@ class _Batch:
             self._targets.append(target)
         self._lead(item, target)
         item.state, item.target = InState.APPENDED, target
+
+    def _first_words(self, item: Item, target: Target, tags: Tags) -> None:
+        """A ticket that a picture or a ringing phone opened: now it is said what it is about."""
+        row, route = item.prepared.row, item.prepared.route
+        assert route is not None
+        first_due, resolve_due = sla.due_times(
+            target.get("created_at"), route.department, route.priority, self._desk.sla
+        )
+        before = target.get("department")
+        target.change(
+            department=route.department,
+            priority=route.priority.value,
+            intent=tags.intent,
+            sentiment=tags.sentiment.value,
+            language=tags.language.value,
+            risk=[flag.value for flag in tags.risk],
+            tags=list(route.tags),
+            route={"rule": route.rule, **route.why},
+            look_first=route.look_first,
+            alarm="alert" if route.alert else target.get("alarm"),
+            first_due_at=first_due,
+            resolve_due_at=resolve_due,
+        )
+        data = {"from": before, "to": route.department, "rule": route.rule, "message": row.id}
+        target.events.append(("transferred", data))
+        self._acknowledge(item, target, self._people[row.channel, row.address], tags)
 
     def _note_risk(self, item: Item, target: Target, tags: Tags) -> None:
         """A later message may be the one that says that somebody is in danger."""

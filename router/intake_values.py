@@ -91,6 +91,11 @@ def search_terms(row: AnyRow) -> str:
     return search.terms(f"{row.subject} {row.name} {row.address} {row.text}")
 
 
+def says_nothing(row: AnyRow) -> bool:
+    """Parts without a word: nothing that could be routed."""
+    return bool((row.extra or {}).get("parts")) and not row.text.strip() and not row.subject.strip()
+
+
 _PREFIXES = ("re", "fw", "fwd", "aw", "sv", "回复", "答复", "转发", "回覆", "轉寄")
 
 

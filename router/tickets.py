@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from channels import too_long
 from domain import (
     MOVES,
     OUT_OF_SCOPE,
@@ -27,6 +28,7 @@ from domain import (
 )
 from router import sla
 from router.desk import Desk, promises
+from router.standing import standing_of
 from storage import customers, events, labels, messages, notes, outbox, people, search, tickets
 from storage.types import AnyRow
 
@@ -112,6 +114,7 @@ class Verbs:
                 raise ForbiddenMove("The customer was erased; there is no address to answer to.")
             if seen is not None:
                 notes.check_newest(connection, ticket_id, seen)
+            self._check_way(connection, row, text)
             message_id = self._queue_reply(connection, row, actor, text, now)
             values: dict[str, Any] = {"answered_last": True, "waiting_since": None, "look_first": False}
             if row.first_response_at is None:
@@ -132,6 +135,18 @@ class Verbs:
                 self._move(connection, tickets.lock_one(connection, ticket_id), actor, now, then)
 
         return verb
+
+    def _check_way(self, connection: Connection, row: AnyRow, text: str) -> None:
+        """What the channel would refuse is told to the writer, who can still do something about it."""
+        limits = self._desk.carries.get(row.channel)
+        if limits is None:
+            return
+        if reason := too_long(text, limits):
+            raise InvalidInput("text", reason)
+        if limits.ordered or limits.window is not None:
+            standing = standing_of(connection, row.customer_id, row.channel, row.address, limits)
+            if standing.refusal:
+                raise ForbiddenMove(standing.refusal)
 
     def _queue_reply(self, connection: Connection, row: AnyRow, actor: Actor, text: str, now: datetime) -> int:
         number = public_number(row.id)

@@ -100,6 +100,24 @@ def suppress(
         connection.execute(insert_new(connection, address), [row])
 
 
+def stand(connection: Connection, channel: str, where: str, refused: str | None, now: datetime) -> int | None:
+    """Note whether an address may be written to; the customer's id. An address that is new is made for it.
+
+    A hard bounce stays whatever is said here; only what the customer decided is taken back.
+    """
+    known = ensure(connection, {(channel, where): ("", "")}, now)[channel, where]
+    if refused is None and known.suppressed not in CHOSEN:
+        return known.customer_id
+    connection.execute(
+        sa.update(address).where(address.c.channel == channel, address.c.address == where).values(suppressed=refused)
+    )
+    return known.customer_id
+
+
+#: reasons that are the customer's own, and end when they say so
+CHOSEN = frozenset({"opted_out", "blocked", "unsubscribed"})
+
+
 def get(connection: Connection, customer_id: int) -> AnyRow:
     row = connection.execute(sa.select(customer).where(customer.c.id == customer_id)).first()
     if row is None:

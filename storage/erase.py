@@ -20,8 +20,10 @@ from storage.tables import (
     Customer,
     Idempotency,
     Label,
+    Medium,
     Message,
     Outbox,
+    ProviderMessage,
     Quarantine,
     Raw,
     Sighting,
@@ -34,8 +36,8 @@ from storage.types import literal
 _T: Any = {
     model: table(model)
     for model in (
-        Address, Attachment, ChatLine, ChatSession, Customer, Idempotency, Label, Message, Outbox, Quarantine, Raw,
-        Sighting, Thread, Ticket,
+        Address, Attachment, ChatLine, ChatSession, Customer, Idempotency, Label, Medium, Message, Outbox,
+        ProviderMessage, Quarantine, Raw, Sighting, Thread, Ticket,
     )
 }  # fmt: skip
 
@@ -87,7 +89,10 @@ def _forget_messages(connection: Connection, ids: list[int]) -> int:
         some = ids[start : start + 500]
         sighting = _T[Sighting]
         connection.execute(update(sighting).where(sighting.c.message_id.in_(some)).values(message_id=None))
-        for model in (Raw, Quarantine, Label, Outbox, ChatLine):
+        outbox, told = _T[Outbox], _T[ProviderMessage]
+        sent = select(outbox.c.id).where(outbox.c.message_id.in_(some))
+        connection.execute(update(told).where(told.c.outbox_id.in_(sent)).values(outbox_id=None))
+        for model in (Raw, Quarantine, Label, Medium, Outbox, ChatLine):
             connection.execute(delete(_T[model]).where(_T[model].c.message_id.in_(some)))
         attachments += connection.execute(delete(_T[Attachment]).where(_T[Attachment].c.message_id.in_(some))).rowcount
         search.remove(connection, some)

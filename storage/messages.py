@@ -10,8 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
+from domain import Attachment as File
 from domain import Incoming, InState, Message, NotFound, Stored, Unreadable
-from storage import events
+from storage import events, parts
 from storage.database import insert_new
 from storage.tables import Attachment, Quarantine, Raw, Sighting, table
 from storage.tables import Message as Table
@@ -85,7 +86,9 @@ def as_row(item: Incoming, now: datetime, held_until: datetime | None = None) ->
     extra: dict[str, Any] = {}
     if item.thread_keys:
         extra["keys"] = [tidy(key) for key in item.thread_keys]
-    for name in ("ticket_hint", "reply_to", "recipient"):
+    if item.parts:
+        extra["parts"] = parts.as_json(item)
+    for name in ("ticket_hint", "reply_to", "recipient", "revises"):
         if value := getattr(item, name):
             extra[name] = tidy(value[:512])
     automatic = item.automatic
@@ -158,6 +161,8 @@ def store(connection: Connection, items: Sequence[Incoming], *, hold: timedelta 
     marks: list[dict[str, Any]] = []
     held: list[dict[str, Any]] = []
     again: list[tuple[int, str]] = []
+    media: list[dict[str, Any]] = []
+    more: list[tuple[int, Message]] = []
     unused = set(made)
     for item, key in zip(items, keys, strict=True):
         if item.seen_at in marked:
@@ -172,8 +177,12 @@ def store(connection: Connection, items: Sequence[Incoming], *, hold: timedelta 
             bodies.append({"message_id": message_id, "body": item.raw, "fingerprint": digest})
             if isinstance(item, Message):
                 files.extend(as_files(message_id, item))
+                media.extend(parts.media(message_id, item, now))
             else:
                 held.append({"message_id": message_id, "step": "read", "reason": tidy(item.reason), "at": now})
+        elif isinstance(item, Message) and item.merges:
+            more.append((message_id, item))
+            continue
         else:
             again.append((len(results) - 1, digest))
         if item.seen_at is not None:
@@ -187,6 +196,9 @@ def store(connection: Connection, items: Sequence[Incoming], *, hold: timedelta 
         connection.execute(insert_new(connection, sighting), marks)
     if held:
         connection.execute(sa.insert(quarantine), held)
+    parts.add(connection, media)
+    for message_id, item in more:
+        parts.merge(connection, message_id, item, now)
     if again:
         _note_differences(connection, results, again, now)
     return results
@@ -194,18 +206,27 @@ def store(connection: Connection, items: Sequence[Incoming], *, hold: timedelta 
 
 def as_files(message_id: int, item: Message) -> list[dict[str, Any]]:
     """The rows of a message's attachments."""
-    return [
-        {
-            "message_id": message_id,
-            "name": tidy(file.name[:500]),
-            "media_type": tidy(file.media_type[:128]),
-            "content_id": tidy(file.content_id[:512]),
-            "size": len(file.content),
-            "sha256": hashlib.sha256(file.content).hexdigest(),
-            "content": file.content,
-        }
-        for file in item.attachments
-    ]
+    return [file_row(message_id, file) for file in item.attachments]
+
+
+def file_row(message_id: int, file: File) -> dict[str, Any]:
+    return {
+        "message_id": message_id,
+        "name": tidy(file.name[:500]),
+        "media_type": tidy(file.media_type[:128]),
+        "content_id": tidy(file.content_id[:512]),
+        "size": len(file.content),
+        "sha256": hashlib.sha256(file.content).hexdigest(),
+        "content": file.content,
+    }
+
+
+def by_key(connection: Connection, channel: str, account: str, external: str) -> AnyRow | None:
+    """An incoming message by its channel's own id, or None."""
+    query = sa.select(message).where(
+        message.c.channel == channel, message.c.account == account, message.c.external_id == external
+    )
+    return connection.execute(query).first()
 
 
 _MARKED = sa.select(sighting.c.mark, sighting.c.message_id).where(

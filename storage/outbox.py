@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam
 
 from domain import OutState
 from storage import events
-from storage.tables import Customer, Message, Outbox, Person, Ticket, table
+from storage.tables import Customer, Message, Outbox, Person, ProviderMessage, Ticket, table
 from storage.types import AnyRow, literal
 
 outbox = table(Outbox)
@@ -19,6 +19,7 @@ message = table(Message)
 ticket = table(Ticket)
 customer = table(Customer)
 person = table(Person)
+provider_message = table(ProviderMessage)
 
 _MESSAGES = sa.insert(message).returning(message.c.external_id, message.c.id)
 _ROWS = sa.insert(outbox)
@@ -116,15 +117,38 @@ def automatic_on(connection: Connection, ticket_id: int) -> int:
 
 
 def claim(
-    connection: Connection, channels: Collection[str], now: datetime, hold: timedelta, limit: int
+    connection: Connection,
+    channels: Collection[str],
+    now: datetime,
+    hold: timedelta,
+    limit: int,
+    *,
+    ordered: bool = False,
+    but: Collection[str] = (),
 ) -> Sequence[AnyRow]:
-    """Take due rows for sending: `queued` -> `sending`, on condition that nobody else took them."""
+    """Take due rows for sending: `queued` -> `sending`, on condition that nobody else took them.
+
+    `ordered`: of the rows to one address only the first that is unfinished. `but`: accounts that rest.
+    """
     due = (
         sa.select(outbox.c.id)
         .where(outbox.c.state == literal("queued"), outbox.c.next_at <= now, outbox.c.channel.in_(sorted(channels)))
         .order_by(outbox.c.next_at)
         .limit(limit)
     )
+    if but:
+        due = due.where(outbox.c.account.not_in(sorted(but)))
+    if ordered:
+        earlier = outbox.alias("earlier")
+        unfinished = sa.or_(earlier.c.state == literal("queued"), earlier.c.state == literal("sending"))
+        due = due.where(
+            ~sa.exists().where(
+                earlier.c.address == outbox.c.address,
+                earlier.c.id < outbox.c.id,
+                unfinished,
+                earlier.c.channel == outbox.c.channel,
+            )
+        )
     if connection.dialect.name != "sqlite":
         due = due.with_for_update(skip_locked=True)
     taken = connection.scalars(
@@ -138,9 +162,10 @@ def claim(
     query = (
         sa.select(
             outbox, message.c.text, message.c.subject, message.c.key, message.c.thread, message.c.extra, message.c.name,
-            person.c.name.label("author"),
+            message.c.customer_id, person.c.name.label("author"), ticket.c.language,
         )
         .join(message, message.c.id == outbox.c.message_id)
+        .outerjoin(ticket, ticket.c.id == outbox.c.ticket_id)
         .outerjoin(person, person.c.id == message.c.author_id)
         .where(outbox.c.id.in_(taken))
         .order_by(outbox.c.next_at, outbox.c.id)
@@ -156,6 +181,23 @@ def settle(connection: Connection, outbox_id: int, now: datetime, **values: Any)
         .values(held_until=None, updated_at=now, **values)
     )
     return changed.rowcount == 1
+
+
+def progress(connection: Connection, outbox_id: int, done: int) -> None:
+    """The channel has so many of the messages that a text was cut into."""
+    connection.execute(sa.update(outbox).where(outbox.c.id == outbox_id).values(done=done))
+
+
+def heard(connection: Connection, customer_id: int | None, channel: str, address: str) -> datetime | None:
+    """When the customer last wrote from an address."""
+    query = sa.select(sa.func.max(message.c.received_at)).where(
+        message.c.customer_id == customer_id,
+        message.c.direction == "in",
+        message.c.channel == channel,
+        message.c.address == address,
+    )
+    found: datetime | None = connection.scalar(query)
+    return found
 
 
 def lost(connection: Connection, now: datetime, *, limit: int = 200) -> Sequence[AnyRow]:
@@ -206,7 +248,13 @@ def bounced(connection: Connection, row: AnyRow, reason: str, now: datetime) -> 
 
 
 def requeue(connection: Connection, message_id: int, now: datetime) -> bool:
-    """A person sends a failed answer again."""
+    """A person sends a failed answer again: from its first message on, where it was several."""
+    mine = sa.select(outbox.c.id).where(outbox.c.message_id == message_id)
+    connection.execute(
+        sa.update(provider_message)
+        .where(provider_message.c.outbox_id.in_(mine.scalar_subquery()))
+        .values(outbox_id=None)
+    )
     changed = connection.execute(
         sa.update(outbox)
         .where(
@@ -214,7 +262,7 @@ def requeue(connection: Connection, message_id: int, now: datetime) -> bool:
             outbox.c.state.in_([OutState.FAILED.value, OutState.UNKNOWN.value]),
             outbox.c.automatic.is_(False),
         )
-        .values(state=OutState.QUEUED.value, next_at=now, tries=0, error="", updated_at=now)
+        .values(state=OutState.QUEUED.value, next_at=now, tries=0, done=0, error="", updated_at=now)
     )
     return changed.rowcount == 1
 

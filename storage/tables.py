@@ -220,6 +220,52 @@ class Attachment(SQLModel, table=True):
     content: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
+class Medium(SQLModel, table=True):
+    """What a part of a message refers to and a worker fetches. Its content becomes an `Attachment`."""
+
+    __tablename__ = "medium"
+    __table_args__ = (_partial("ix_medium_waiting", "next_at", where="state = 'waiting'"),)
+
+    id: int = _id()
+    message_id: int = _ref("message")
+    #: which of the message's parts, from 0
+    part: int
+    channel: str = Field(max_length=32)
+    reference: dict[str, str] = _json()
+    #: waiting | fetched | failed
+    state: str = Field(max_length=16)
+    tries: int = _with(0)
+    next_at: datetime = _time()
+    #: why it could not be fetched (yet)
+    reason: str = _text()
+    attachment_id: int | None = _ref("attachment", nullable=True, index=False)
+
+
+class ProviderMessage(SQLModel, table=True):
+    """What a provider calls a message of ours, and what it said of it. It may speak before we know what we sent."""
+
+    __tablename__ = "provider_message"
+
+    channel: str = Field(max_length=32, primary_key=True)
+    account: str = Field(max_length=128, primary_key=True)
+    provider_id: str = Field(max_length=512, primary_key=True)
+    outbox_id: int | None = _ref("outbox", nullable=True)
+    #: `domain.OutState`: sent, delivered or failed
+    state: str = Field(max_length=16)
+    reason: str = _text()
+    at: datetime = _time()
+
+
+class Lease(SQLModel, table=True):
+    """What only one process of all may do at a time, and which does."""
+
+    __tablename__ = "lease"
+
+    name: str = Field(max_length=128, primary_key=True)
+    holder: str = Field(max_length=64)
+    until: datetime = _time()
+
+
 class Thread(SQLModel, table=True):
     """A key under which later messages find their ticket.
 
@@ -258,6 +304,7 @@ class Outbox(SQLModel, table=True):
         Index("ix_outbox_automatic", "address", "created_at", sqlite_where=text("automatic = 1"),
               postgresql_where=text("automatic")),
         Index("ix_outbox_state", "channel", "state"),
+        _partial("ix_outbox_unfinished", "address", "id", where="(state = 'queued' OR state = 'sending')"),
     )  # fmt: skip
 
     id: int = _id()
@@ -273,6 +320,8 @@ class Outbox(SQLModel, table=True):
     tries: int = _with(0)
     #: it was `unknown` once and is sent a second and last time
     repeated: bool = _with(False)
+    #: of a text that goes out in several messages: how many the channel has
+    done: int = _with(0)
     next_at: datetime = _time()
     held_until: datetime | None = _time(nullable=True)
     provider_id: str = _str(512)

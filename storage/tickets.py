@@ -278,6 +278,12 @@ def messages(connection: Connection, ticket_id: int) -> Sequence[AnyRow]:
     return connection.execute(query).all()
 
 
+def is_party(connection: Connection, ticket_id: int, customer_id: int) -> bool:
+    """Whether a ticket is this customer's."""
+    query = sa.select(ticket.c.id).where(ticket.c.id == ticket_id, ticket.c.customer_id == customer_id)
+    return connection.scalar(query) is not None
+
+
 def first_message(connection: Connection, ticket_id: int) -> AnyRow | None:
     """The customer's message that opened the ticket: what a label is about."""
     query = (

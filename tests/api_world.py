@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +14,14 @@ import httpx
 import sqlalchemy as sa
 from fastapi import FastAPI
 
+from channels import Hook
 from domain import Role
+from router.arrivals import Arrivals
 from storage import people
 from tests.worlds import World
 from web.app import create_app
 from web.context import Web
+from web.hook_calls import Hooks
 
 BASE = "http://sluice.test"
 _numbers = itertools.count(1)
@@ -66,7 +69,9 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(world: World, tokens: dict[Role, str] | None = None) -> AsyncIterator[Api]:
+async def serving(
+    world: World, tokens: dict[Role, str] | None = None, *, hooks: Sequence[Hook] = ()
+) -> AsyncIterator[Api]:
     """An API process over a world. `tokens`: those of another process of the same world."""
     nudges: list[int] = []
     web = Web(
@@ -76,6 +81,11 @@ async def serving(world: World, tokens: dict[Role, str] | None = None) -> AsyncI
         flow=world.flow,
         desk=world.desk,
         verbs=world.verbs,
+        hooks=Hooks(
+            {each.name: each for each in hooks},
+            Arrivals(world.database, world.flow),
+            world.settings.state_dir / "spool",
+        ),
         secret="s" * 40,
         outgoing=lambda: ["api", "chat"],
         nudge=lambda: nudges.append(1),

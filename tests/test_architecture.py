@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("channels", "nlu", "storage", "router", "web")
 #: the programs of the root: they wire the parts
-PROGRAMS = ("settings", "app", "serve", "bot", "bot_models", "bot_tools", "checks", "demo_day")
+PROGRAMS = ("settings", "app", "app_channels", "serve", "bot", "bot_models", "bot_tools", "checks", "demo_day")
 OURS = {*FOLDERS, *PROGRAMS, "domain", "tests"}
 
 #: what may be imported of ours, by folder
@@ -33,9 +33,10 @@ MAY = {
     "bot": {*FOLDERS, *PROGRAMS, "domain"},
     "bot_models": {*FOLDERS, "settings", "app", "bot_tools", "domain"},
     "bot_tools": {*FOLDERS, "settings", "app", "domain"},
-    "app": {*FOLDERS, "settings", "domain"},
+    "app": {*FOLDERS, "settings", "app_channels", "domain"},
+    "app_channels": {"channels", "settings"},
     "serve": {*FOLDERS, "settings", "app", "domain"},
-    "checks": {*FOLDERS, "settings", "app", "domain"},
+    "checks": {*FOLDERS, "settings", "app", "app_channels", "domain"},
     "demo_day": {*FOLDERS, "settings", "app", "domain"},
     "settings": {*FOLDERS, "domain"},
 }

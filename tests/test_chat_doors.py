@@ -95,7 +95,7 @@ def test_token_is_signed_dated_and_bound() -> None:
         tokens.read(tokens.make(visitor, now - timedelta(days=31)))
     with pytest.raises(BadToken):
         Tokens("t" * 40, timedelta(days=30)).read(token)
-    unsigned = jwt.encode(jwt.decode(token, options={"verify_signature": False}), None, algorithm="none")
+    unsigned = jwt.encode(jwt.decode(token, options={"verify_signature": False}), "", algorithm="none")
     with pytest.raises(BadToken):
         tokens.read(unsigned)
     with pytest.raises(BadToken):

@@ -35,7 +35,7 @@ PUBLIC = {
     "/console/language/{language}",
 }
 #: Whose address or first frame is the secret: with a wrong one nothing is to be had.
-SIGNED = {"/t/{token}", "/console/link/{secret}", "/chat/ws"}
+SIGNED = {"/t/{token}", "/console/link/{secret}", "/chat/ws", "/hooks/{channel}", "/hooks/{channel}/{rest:path}"}
 #: Open to this machine alone, see test_health.
 LOCAL = {"/metrics"}
 #: Forms of somebody who has no session yet: they need our origin, but have no session's token.

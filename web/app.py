@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain import InvalidInput, SluiceError, TooMany, Unavailable
-from web import api, chat, console, docs, health, public
+from web import api, chat, console, docs, health, hooks, public
 from web.api_access import TooLarge
 from web.chat_lines import Chat
 from web.console_static import KeptFiles
@@ -97,6 +97,7 @@ def create_app(web: Web) -> FastAPI:
     app.state.tokens = api.Tokens()
     app.add_middleware(Guard, body_most=max(web.settings.body_most, web.settings.chat.upload_most) + 1_000_000)
     app.router.routes.append(Route("/api/v1/messages", api.accept, methods=["POST"], include_in_schema=False))
+    app.router.routes.extend(hooks.routes)
     app.include_router(health.routes, include_in_schema=False)
     app.include_router(api.routes)
     app.include_router(docs.routes, include_in_schema=False)

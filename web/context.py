@@ -16,6 +16,7 @@ from router.tickets import Verbs
 from storage import health
 from storage.database import Database
 from storage.queue import WorkQueue
+from web.hook_calls import Hooks
 from web.settings import WebSettings
 
 
@@ -33,6 +34,8 @@ class Web:
     outgoing: Callable[[], Sequence[str]] = field(default=lambda: ())
     #: tells delivery in this process that an answer waits
     nudge: Callable[[], None] = field(default=lambda: None)
+    #: the channels that providers call
+    hooks: Hooks | None = None
     #: how the server of the tagger is, (works, in words), where there is one; asks it, so off the event loop
     nlu: Callable[[], tuple[bool, str]] | None = None
 
