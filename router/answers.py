@@ -115,17 +115,22 @@ class Answers:
             (self._automatic, _DAY),
         )
 
+    def _text(self, kind: str) -> Mapping[str, str]:
+        texts = self._desk.texts
+        return {"care": texts.care, "status": texts.status}.get(kind, texts.acknowledgement)
+
     def compose(self, answer: Answer, ticket_id: int, ticket: _Ticket, customer_id: int | None) -> dict[str, Any]:
         """The outbox row of an answer; see `storage.outbox.queue`."""
         desk, row = self._desk, answer.row
         number = public_number(ticket_id)
-        text = desk.says(
-            desk.texts.care if answer.kind == "care" else desk.texts.acknowledgement,
-            answer.language,
-            number=number,
-            department=desk.department_name(ticket.get("department"), answer.language),
-            link=desk.tracking_url(ticket.get("token")),
-        )
+        holes = {
+            "number": number,
+            "department": desk.department_name(ticket.get("department"), answer.language),
+            "link": desk.tracking_url(ticket.get("token")),
+        }
+        if answer.kind == "status":
+            holes |= desk.progress(ticket, answer.language, self._now)
+        text = desk.says(self._text(answer.kind), answer.language, **holes)
         subject = row.subject or desk.says(desk.texts.subject, answer.language, number=number)
         keys = [*(row.extra or {}).get("keys", []), *([row.key] if row.key else [])]
         return {

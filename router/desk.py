@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from zoneinfo import ZoneInfo
 
 from channels import Limits
 from domain import Language, Priority, Taxonomy, TicketState
@@ -20,6 +22,10 @@ from router.settings import (
     TicketSettings,
 )
 from storage.types import AnyRow
+
+
+class _Ticket(Protocol):
+    def get(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ class Desk:
     pulled: Collection[str] = field(default_factory=frozenset)
     #: what each channel with a way out can carry
     carries: Mapping[str, Limits] = field(default_factory=dict)
+    #: channels that only bring messages: their tickets take no answers
+    mute: Collection[str] = field(default_factory=frozenset)
+    #: what people read as the names of channels that the settings made, by language
+    channel_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def close_after(self) -> timedelta:
@@ -58,6 +68,18 @@ class Desk:
         if found is None:
             return department
         return found.en if (answer_language(language) or self.texts.default_language) == "en" else found.zh
+
+    def progress(self, ticket: _Ticket, language: str, now: datetime) -> dict[str, str]:
+        """The holes {state} and {due} of the answer to who asks how far a ticket is."""
+        chosen = answer_language(language) or self.texts.default_language
+        state = TicketState(ticket.get("state"))
+        due = ticket.get("first_due_at") if ticket.get("first_response_at") is None else ticket.get("resolve_due_at")
+        said = ""
+        if due is not None and due > now and state in (TicketState.NEW, TicketState.OPEN):
+            zone = ZoneInfo(self.texts.timezone) if self.texts.timezone else None
+            time = f"{due.astimezone(zone):%Y-%m-%d %H:%M}"
+            said = self.texts.due.get(chosen, "").format(time=time)
+        return {"state": self.texts.states[state].get(chosen, state.value), "due": said}
 
     def tracking_url(self, token: str) -> str:
         return f"{self.public_url}/t/{token}"

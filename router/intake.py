@@ -25,7 +25,7 @@ from domain import (
     TicketState,
     ticket_id_of,
 )
-from router import sla
+from router import sla, status
 from router.answers import Answers
 from router.desk import Desk, higher, promises
 from router.intake_values import (
@@ -36,6 +36,7 @@ from router.intake_values import (
     View,
     bare_subject,
     lookup_keys,
+    said,
     says_nothing,
     search_terms,
     snippet,
@@ -43,6 +44,8 @@ from router.intake_values import (
 from storage import customers, events, messages, outbox, search, tickets
 from storage.customers import Known
 
+#: tickets' numbers of a text that are looked up
+_MOST_NAMED = 3
 #: a picture without words, a call that has just begun: people see it, and the first words decide
 _NOTHING_SAID = Route(department=TRIAGE, priority=Priority.NORMAL, look_first=True, rule="triage.nothing_said", why={})
 
@@ -93,6 +96,8 @@ class _Batch:
             and (found := ticket_id_of(hint)) is not None
             and found < 2**62
         }
+        self._named = {item.prepared.row.id: status.numbers(item.prepared.row.text) for item in items}
+        hints |= {ticket_id for named in self._named.values() for ticket_id in named[:_MOST_NAMED]}
         self._rows = tickets.lock(connection, set(self._known.values()) | hints)
         self._by_id: dict[int, Target] = {}
         #: where a thread key leads, in this batch
@@ -133,15 +138,23 @@ class _Batch:
                 self._join(item, target)
 
     def _find(self, item: Item) -> Target | None:
+        own = [each for each in self._named[item.prepared.row.id] if self._is_own(each, item)]
+        item.asks = status.asks(said(item.prepared.row), named=bool(own))
+        if item.asks and own:
+            return self._existing(own[0])
         for key in item.keys:
             if key in self._led:
                 return self._led[key]
         hint = (item.prepared.row.extra or {}).get("ticket_hint")
         ticket_id = ticket_id_of(hint) if hint else None
-        # A number in a subject can be guessed: it is believed only of the ticket's own customer.
-        if ticket_id in self._rows and self._rows[ticket_id].customer_id == item.customer_id:
-            return self._existing(ticket_id)
+        # A number can be guessed: it is believed only of the ticket's own customer.
+        for named in [ticket_id, *own]:
+            if named is not None and self._is_own(named, item):
+                return self._existing(named)
         return None
+
+    def _is_own(self, ticket_id: int, item: Item) -> bool:
+        return ticket_id in self._rows and self._rows[ticket_id].customer_id == item.customer_id
 
     def _new_matter(self, item: Item, target: Target) -> bool:
         """The thread goes on, but clearly about something else."""
@@ -263,6 +276,8 @@ class _Batch:
         if tags.sentiment is Sentiment.NEGATIVE:
             target.change(sentiment=tags.sentiment.value)
         self._note_risk(item, target, tags)
+        if item.asks and item.answer is None:
+            self._tell_status(item, target, tags)
         if target.row is not None:
             target.change(next_alarm_at=self._next_alarm(target))
         if target not in self._targets:
@@ -295,6 +310,13 @@ class _Batch:
         data = {"from": before, "to": route.department, "rule": route.rule, "message": row.id}
         target.events.append(("transferred", data))
         self._acknowledge(item, target, self._people[row.channel, row.address], tags)
+
+    def _tell_status(self, item: Item, target: Target, tags: Tags) -> None:
+        row = item.prepared.row
+        known = self._people[row.channel, row.address]
+        item.answer = self._answers.to(row, "status", known, tags.language.value, target.id)
+        if item.answer.held:
+            target.events.append(("answer_held", {"reason": item.answer.held, "kind": "status"}))
 
     def _note_risk(self, item: Item, target: Target, tags: Tags) -> None:
         """A later message may be the one that says that somebody is in danger."""

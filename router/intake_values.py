@@ -57,6 +57,8 @@ class Item:
     ticket_id: int | None = None
     customer_id: int | None = None
     answer: Answer | None = None
+    #: the customer asks how far their matter is
+    asks: bool = False
 
 
 def lookup_keys(row: AnyRow) -> list[str]:
@@ -81,10 +83,15 @@ class View:
         return self._target.get(name)
 
 
+def said(row: AnyRow) -> str:
+    """What the customer said, quotes cut."""
+    text: str = row.clean if row.clean is not None else row.text
+    return text
+
+
 def snippet(row: AnyRow) -> str:
-    """The first words of what the customer said, quotes cut, on one line."""
-    text = row.clean if row.clean is not None else row.text
-    return " ".join(text[:600].split())[:200]
+    """The first words of it, on one line."""
+    return " ".join(said(row)[:600].split())[:200]
 
 
 def search_terms(row: AnyRow) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from domain import Language, Priority, Risk, Sentiment
+from domain import Language, Priority, Risk, Sentiment, TicketState
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -165,5 +165,13 @@ class TextSettings(Strict):
     acknowledgement: dict[str, str]
     #: to somebody who speaks of harming themselves; read by the insurer's own experts before use
     care: dict[str, str]
+    #: to who asks how far their ticket is. Holes: {number}, {state}, {department}, {due}, {link}, {insurer}
+    status: dict[str, str]
+    #: what a ticket's state is called to customers
+    states: dict[TicketState, dict[str, str]]
+    #: the hole {due} of `status` while a promise can still be kept. Hole: {time}
+    due: dict[str, str]
+    #: the zone of the times in these texts; "" = this machine's
+    timezone: str = ""
     #: the language of answers where the message's own is neither Chinese nor English
     default_language: str = "zh"

@@ -33,6 +33,8 @@ from storage import customers, events, labels, messages, notes, outbox, people, 
 from storage.types import AnyRow
 
 _LONGEST = 50_000
+#: said where a ticket came by a channel that has no way out
+MUTE = "This channel only brings messages and takes no answers. Answer by another way, and write a note about it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Verbs:
 
     def _check_way(self, connection: Connection, row: AnyRow, text: str) -> None:
         """What the channel would refuse is told to the writer, who can still do something about it."""
+        if row.channel in self._desk.mute:
+            raise ForbiddenMove(MUTE)
         limits = self._desk.carries.get(row.channel)
         if limits is None:
             return

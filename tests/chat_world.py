@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from sqlalchemy import Connection
 
 from channels.webchat import WebChatSender
-from domain import OUT_OF_SCOPE, Department, Language, Role, Sentiment, Tags, Taxonomy
+from domain import OUT_OF_SCOPE, Department, Language, Role, Sentiment, Tags, Taxonomy, TicketState
 from nlu import Text
 from nlu.certificate import Certificate
 from router.delivery import Delivery
@@ -96,6 +96,9 @@ def make_desk(public_url: str) -> Desk:
                 "en": "We have it: {number}, with {department}. Follow it: {link}",
             },
             care={"zh": "我们很担心您。", "en": "We are worried about you."},
+            status={"zh": "{number}：{state}。{due}", "en": "{number}: {state}. {due}"},
+            states={state: {"zh": state.value, "en": state.value} for state in TicketState},
+            due={"zh": "不晚于{time}", "en": "by {time}"},
         ),
         public_url=public_url,
     )
