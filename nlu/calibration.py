@@ -86,6 +86,23 @@ def threshold_for_f(scores: Floats, positive: Bools, beta: float) -> float:
     return float(scores[order][int(np.argmax(np.where(last, f, -1.0)))])
 
 
+def steady_threshold(scores: Floats, positive: Bools, beta: float, *, seed: int, draws: int = 200) -> float:
+    """The median of the best thresholds over bootstrap draws.
+
+    Thirty positives leave the best one to chance: for one flag it jumped from a precision of .88 to .49 when beta went
+    from 2.4 to 2.5.
+    """
+    if not positive.any():
+        return float("inf")
+    chance = np.random.default_rng(seed)
+    found = []
+    for _ in range(draws):
+        rows = chance.integers(0, len(scores), len(scores))
+        if positive[rows].any():
+            found.append(threshold_for_f(scores[rows], positive[rows], beta))
+    return float(np.median(found)) if found else threshold_for_f(scores, positive, beta)
+
+
 def expected_calibration_error(confidences: Floats, right: Bools, bins: int = 10) -> float:
     """Mean distance of confidence and share right, over bins of equal width."""
     if not len(confidences):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from domain import TRIAGE, Taxonomy
 from nlu import Tagger
-from nlu.evaluate import Pair, eligible, threshold_of
+from nlu.evaluate import Floats, Pair, coverage, eligible, threshold_of
 
 NAMES = ("confusion.png", "reliability.png", "coverage.png")
 _BINS = 10
@@ -22,7 +22,6 @@ _INCHES = 7.0
 _LEAST = 20
 
 Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 
 def draw(tagger: Tagger, pairs: Sequence[Pair], taxonomy: Taxonomy, folder: Path) -> list[Path]:
@@ -52,18 +51,6 @@ def reliability(confidences: Floats, right: npt.NDArray[np.bool_]) -> list[tuple
         for i in range(_BINS)
         if (places == i).any()
     ]
-
-
-def coverage(confidences: Floats, right: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Share routed without a person, and how much of it rightly, as the threshold falls.
-
-    A confidence of 0 is never routed so, whatever the threshold. Ties go together.
-    """
-    order = np.argsort(-confidences, kind="stable")
-    ranked, hits = confidences[order], np.cumsum(right[order])
-    taken = np.arange(1, len(ranked) + 1)
-    ends = np.append(ranked[1:] != ranked[:-1], True) & (ranked > 0)
-    return taken[ends] / len(ranked), hits[ends] / taken[ends]
 
 
 def _confusion(tagger: Tagger, pairs: Sequence[Pair], taxonomy: Taxonomy, path: Path) -> None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from domain import OUT_OF_SCOPE, TRIAGE, Language, Risk, Sentiment, Taxonomy
 from nlu import Tagger, Text
-from nlu.calibration import isotonic, softmax, temperature, threshold_for_f
+from nlu.calibration import isotonic, softmax, steady_threshold, temperature
 from nlu.certificate import Certificate, certify
 from nlu.data import DataError, Example
 from nlu.embedded import EmbeddedTagger
@@ -45,10 +45,9 @@ class Settings:
     sentiment_c: float = 10.0
     risk_c: float = 30.0
     min_df: int = 2
-    #: a missed risk weighs this many times a false one (F-beta, van Rijsbergen 1979), by flag; measured: on the
-    #: development set 3 for injury cost 12 points of precision for the last 4 of recall
-    risk_beta: Mapping[str, float] = field(default_factory=lambda: {"self_harm": 3.0, "media": 3.0})
-    risk_beta_else: float = 2.0
+    #: a missed risk weighs this many times a false one (F-beta, van Rijsbergen 1979), by flag
+    risk_beta: Mapping[str, float] = field(default_factory=lambda: {"self_harm": 3.0})
+    risk_beta_else: float = 2.5
     #: share of rightly known messages that the gate may hold back
     gate_quantile: float = 0.05
     max_misroute: float = 0.05
@@ -299,10 +298,11 @@ def _calibrate(scores: Matrix, classes: _Classes, owners: dict[str, str], settin
         "knots": isotonic((probabilities * same[best]).sum(axis=1), departments[best] == departments[classes.intent]),
         "gate": float(np.quantile(intents[:, in_scope].max(axis=1)[known], settings.gate_quantile)),
         "risk_thresholds": tuple(
-            threshold_for_f(
+            steady_threshold(
                 risks[classes.risk_known, i],
                 classes.risk[classes.risk_known, i],
                 settings.risk_beta.get(flag, settings.risk_beta_else),
+                seed=settings.seed,
             )
             for i, flag in enumerate(classes.risks)
         ),

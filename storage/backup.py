@@ -1,7 +1,7 @@
 """Backup of a running world, and its restore into an empty one.
 
 A backup is a zip: `manifest.json`, the database (`sluice.db` made by SQLite's online backup, or `dump.pgc` made by
-pg_dump), and what rests in the state folder: the signing secret and an own model.
+pg_dump), and the signing secret from the state folder. Attachments and models trained later lie in the database.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from storage import schema
 from storage.database import Database
 
 _FORMAT = 1
-#: files of the state folder that belong to the world: what signs visitors' tokens, and the model trained from labels
-_BESIDE = ("secret", "model.npz")
+#: the file of the state folder that belongs to the world: what signs visitors' tokens
+_SECRET = "secret"
 
 
 class BackupError(SluiceError):
@@ -51,9 +51,8 @@ def backup(database: Database, state_dir: Path, target: Path) -> int:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             archive.writestr("manifest.json", json.dumps(manifest))
             archive.write(dump, dump.name)
-            for name in _BESIDE:
-                if (file := state_dir / name).exists():
-                    archive.write(file, name)
+            if (file := state_dir / _SECRET).exists():
+                archive.write(file, _SECRET)
         part.chmod(0o600)
         part.replace(target)
     return target.stat().st_size
@@ -92,10 +91,10 @@ def restore(database: Database, state_dir: Path, source: Path) -> dict[str, str]
                     ],
                     database,
                 )
-        for name in set(_BESIDE) & set(archive.namelist()):
-            descriptor = os.open(state_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(archive.read(name))
+        if _SECRET in archive.namelist():
+            descriptor = os.open(state_dir / _SECRET, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as output:
+                output.write(archive.read(_SECRET))
     return {name: str(value) for name, value in manifest.items()}
 
 

@@ -11,7 +11,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from nlu.data import Example, read_folder
 from nlu.embedded import EmbeddedTagger
 from nlu.train import Settings, train
 from tests import bench_corpus
-from tests.bench_tools import one_core, quantile
+from tests.bench_tools import latencies, one_core, quantile
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,19 +81,13 @@ def costs() -> None:
     chats = [Text(example.text) for example in read_folder(ROOT / "nlu" / "data" / "test") if example.channel == "chat"]
     mails = [Text(body) for body in _mail_texts()]
 
-    def each(call: Callable[[Sequence[Text]], object], texts: Sequence[Text]) -> str:
-        took: list[float] = []
-        for turn in range(3):
-            for text in texts:
-                began = time.perf_counter()
-                call([text])
-                if turn:
-                    took.append(time.perf_counter() - began)
+    def each(texts: Sequence[Text]) -> str:
+        took = latencies(lambda text: tagger.tag([text]), texts)
         return f"p50 {quantile(took, 0.5) * 1e6:.0f} us, p99 {quantile(took, 0.99) * 1e6:.0f} us"
 
     with one_core():
-        print(f"all tags of a chat message ({len(chats)} of the test set): {each(tagger.tag, chats)}")
-        print(f"all tags of a mail of 1.9 kB ({len(mails)} of the bench): {each(tagger.tag, mails)}")
+        print(f"all tags of a chat message ({len(chats)} of the test set): {each(chats)}")
+        print(f"all tags of a mail of 1.9 kB ({len(mails)} of the bench): {each(mails)}")
 
 
 def _mail_texts() -> list[str]:

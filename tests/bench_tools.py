@@ -12,10 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.server_base import HOST, free_port
 
@@ -26,6 +26,8 @@ CORE = max(os.sched_getaffinity(0))
 _PRIORITY = 5
 _DISTURBED = 0.3  # ms
 _DEADLINE = 120.0
+
+Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
@@ -82,6 +84,24 @@ def disk() -> str:
 def quantile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+
+def latencies(call: Callable[[Item], object], items: Sequence[Item], turns: int = 2) -> list[float]:
+    """Seconds that each item takes, one at a time, in some turns after a first one that does not count."""
+    took: list[float] = []
+    for turn in range(1 + turns):
+        for item in items:
+            began = time.perf_counter()
+            call(item)
+            if turn:
+                took.append(time.perf_counter() - began)
+    return took
+
+
+def resident(pid: int | str = "self") -> float:
+    """MB of memory that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
 
 
 # --- worlds -----------------------------------------------------------------------------------------------------------
@@ -168,8 +188,7 @@ class Running:
     @property
     def resident(self) -> float:
         """MB"""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
+        return resident(self.process.pid)
 
     @property
     def cpu(self) -> float:

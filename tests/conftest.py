@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from settings import Settings
 from settings import load as load_settings
 from storage import schema
 from storage.database import Database
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.twilio_server", "tests.contract"]
 
 # A developer's own settings must not change what a test sees.
 for _name in [name for name in os.environ if name.startswith("SLUICE_")]:
     del os.environ[_name]
+
+
+# What is fuzzed by and by: `pytest --hypothesis-profile long --timeout 0 TEST` (some five minutes a test).
+hypothesis_settings.register_profile("long", max_examples=20_000)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -41,6 +41,10 @@ class RasaServer(Server):
     #: its environment is the user's own
     unprivileged = False
     started_within = 180.0
+    #: what it learns by
+    config = CONFIG
+    #: training takes all cores for a minute
+    niceness = 10
 
     @property
     def url(self) -> str:
@@ -51,26 +55,30 @@ class RasaServer(Server):
             raise ServerError("Rasa is not installed: run scripts/rasa.sh install")
         if (self.dir / "small.tar.gz").exists():
             return
-        write_part(self.dir / "data")
-        names = ["--config", str(CONFIG), "--nlu", "data", "--out", ".", "--fixed-model-name", "small"]
+        self.write(self.dir / "data")
+        names = ["--config", str(self.config), "--nlu", "data", "--out", ".", "--fixed-model-name", "small"]
         done = subprocess.run(
-            [*_QUIET, str(RASA), "train", "nlu", *names], check=False, capture_output=True, cwd=self.dir
+            [*self._quiet(), str(RASA), "train", "nlu", *names], check=False, capture_output=True, cwd=self.dir
         )
         if done.returncode:
             raise ServerError(f"rasa train: {done.stderr[-4000:].decode(errors='replace')}")
 
+    def write(self, folder: Path) -> None:
+        """What it learns from."""
+        write_part(folder)
+
     def command(self) -> list[str]:
         where = ["--interface", HOST, "--port", str(self.port)]
-        return [*_QUIET, str(RASA), "run", "--enable-api", "--model", str(self.dir / "small.tar.gz"), *where]
+        return [*self._quiet(), str(RASA), "run", "--enable-api", "--model", str(self.dir / "small.tar.gz"), *where]
 
     def ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"{self.url}/status", timeout=5).status_code == 200
         return False
 
-
-#: training takes all cores for a minute, and tells Rasa's maker about it unless told not to
-_QUIET = ("nice", "-n", "10", "env", "RASA_TELEMETRY_ENABLED=false")
+    def _quiet(self) -> list[str]:
+        """It tells Rasa's maker about each training unless told not to."""
+        return ["nice", "-n", str(self.niceness), "env", "RASA_TELEMETRY_ENABLED=false"]
 
 
 def write_part(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,11 +115,60 @@ def sound(tags: Tags) -> bool:
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+#: the profile's number of examples (`--hypothesis-profile long`, see conftest.py), and never fewer than these
+_fuzzed = settings(
+    max_examples=max(300, settings().max_examples),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@_fuzzed
 @given(st.text(st.characters(), max_size=300), st.text(st.characters(), max_size=50))
 def test_any_text_is_tagged(text: str, subject: str) -> None:
     (tags,) = tagger().tag([Text(text, subject)])
     assert sound(tags)
+
+
+#: what patterns begin with, and what is invisible, combines, or changes its length in another form
+_PIECES = st.sampled_from(
+    ["1", "1 ", "1,", "1.", "1/", "0-", "+1", "(0", "-", "- ", ".", "@", "a@", "@a.", "a.b-", "(", "((", ")",
+     "[", "]", "{", "（", "）", "【", "】", "「", "«", "'", "’", "_", "#", ":", "：", " ", "\u00a0", "\u3000", "\n",
+     "\t", "\x00", "/", "\\", "\u0301", "e\u0301", "\u0327\u0301\u0323", "Z̷̡̢̛", "\u20dd", "\u3099", "\u200b",
+     "\u200c", "\u200d", "\u2060", "\ufeff", "\u202e", "\u2066", "\ufe0f", "\U000e0041", "👨‍👩‍👧", "🇨🇳", "ﷺ",
+     "İ", "ß", "ŉ", "ſ", "ǅ", "ﬃ", "㍿", "\U0001d7d8", "１", "٣", "५", "Ⅷ", "①", "½", "²", "理", "赔a", "理1", "㐀",
+     "\U00020000", "где", "か", "ｶﾞ", "한", "ᄒ", "ا", "א", "ไ", "अ", "保单号", "保单号1", "案件", "policy ",
+     "claim number ", "Policy no. A-", "tel ", "电话 ", "id ", "S-1", "US-123456", "京A", "京A1", "Jan ",
+     "22 Nov ", "1st of ", "2026-", "2026年1月", "1/2/20", "¥", "￥ ", "$", "US$ ", "1万", "3元", "usd",
+     "13800138000", "138-0013-8000 ", "+99912345678,", "0123-456-7890,", "call 11234567,", "4111 1111 ",
+     "62220000", "GB82 WEST 1234 ", "GB82", "ab12 ", "ab 12 34 56 e ", "110105194912310021,",
+     "11010519491231002X", "A123456(3)", "我要投诉", "我会", "起诉", "律师", "12378", "不想活", "i will ", "sue you",
+     "complained to ", "ombuds", "my life", "it all"]
+)  # fmt: skip
+_UNIT = st.lists(
+    _PIECES | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=1, max_size=4
+)
+#: a few characters over and over, up to a length that is a power of two
+_RUN = st.builds(
+    lambda unit, power: (unit * (2**power // len(unit) + 1))[: 2**power], _UNIT.map("".join), st.integers(0, 20)
+)
+_MOST = 1_000_000
+#: CPU seconds: for what a first number loads, and for each character. 20,000 are read closely, of all the more none.
+_AT_ONCE, _PER_CHARACTER = 0.2, 25e-6
+
+
+@_fuzzed
+@given(st.lists(_RUN, max_size=6).map(lambda runs: "".join(runs)[:_MOST]), st.lists(_PIECES, max_size=50).map("".join))
+def test_up_to_a_megabyte_of_anything_is_tagged_in_time_linear_in_its_length(text: str, subject: str) -> None:
+    made, took = tagger(), []
+    for _ in range(2):  # what else the process does now and then, such as collecting garbage, is not the text's doing
+        began = time.process_time()
+        (tags,) = made.tag([Text(text, subject)])
+        took.append(time.process_time() - began)
+    spent = min(took) / (_AT_ONCE + _PER_CHARACTER * min(len(text), 20_000))
+    assert spent < 1
+    assert sound(tags)
+    assert all(text[each.start : each.end] == each.value for each in tags.entities)
 
 
 @pytest.mark.parametrize(

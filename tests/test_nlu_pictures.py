@@ -10,7 +10,7 @@ import pytest
 
 from domain import Tags
 from nlu.data import Example
-from nlu.pictures import confusion, coverage, reliability
+from nlu.pictures import confusion, reliability
 from tests.test_nlu_support import ROOT, taxonomy
 
 
@@ -24,12 +24,6 @@ def test_each_message_stands_in_the_row_of_its_true_department() -> None:
 def test_reliability_is_the_share_right_of_each_tenth() -> None:
     found = reliability(np.array([0.91, 0.99, 1.0, 0.05]), np.array([True, True, False, False]))
     assert found == [(0.05, 0.0, 1), (pytest.approx(0.9667, abs=1e-4), pytest.approx(2 / 3), 3)]
-
-
-def test_coverage_grows_as_the_threshold_falls_and_ends_with_what_may_be_routed() -> None:
-    shares, accuracies = coverage(np.array([0.9, 0.0, 0.8, 0.8]), np.array([True, False, False, True]))
-    assert shares.tolist() == [0.25, 0.75]
-    assert accuracies.tolist() == [1.0, pytest.approx(2 / 3)]
 
 
 def test_running_sluice_does_not_load_what_draws() -> None:
