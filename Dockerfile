@@ -14,7 +14,7 @@ RUN python -m venv .venv \
  && .venv/bin/python -m pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt
 
 COPY LICENSE config.yaml demo_day.yaml ./
-COPY app.py bot.py bot_models.py bot_tools.py checks.py demo_day.py domain.py serve.py settings.py ./
+COPY app.py app_channels.py bot.py bot_models.py bot_tools.py checks.py demo_day.py domain.py serve.py settings.py ./
 COPY channels channels
 COPY nlu nlu
 COPY router router

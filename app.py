@@ -7,6 +7,7 @@ import gc
 import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,8 +19,9 @@ import structlog
 from app_channels import channels
 from channels import Channel, Sender
 from channels.api import ApiSender
+from channels.replay import FakeSender
 from channels.webchat import WebChatSender
-from domain import SettingsError, Tags
+from domain import SettingsError, Tags, Unavailable
 from nlu import Tagger, Text
 from nlu.certificate import Certificate
 from nlu.embedded import EmbeddedTagger
@@ -35,6 +37,7 @@ from router.media import Media
 from router.publish import Publisher
 from router.rules import Rules, Threshold
 from router.tickets import Verbs
+from router.watch import Watch
 from settings import Settings
 from storage import chat, leases, messages, schema
 from storage.database import Database
@@ -213,6 +216,11 @@ class _Leases:
             lambda connection: leases.hold(connection, name, self._holder, datetime.now(UTC), seconds)
         )
 
+    async def give_back(self) -> None:
+        """Nobody need wait for what this process held."""
+        with suppress(Unavailable):
+            await self._database.write(lambda connection: leases.give_back(connection, self._holder))
+
 
 @dataclass(slots=True)
 class App:
@@ -231,6 +239,8 @@ class App:
     channels: list[Channel]
     arrivals: Arrivals
     media: Media
+    watch: Watch
+    leases: _Leases
     publisher: Publisher | None
     streams: DepartmentStreams | None
     chat_bell: ChatBell
@@ -242,16 +252,24 @@ class App:
         await self.queue.close()
         if self.streams is not None:
             await self.streams.close()
+        if any(each.sources for each in self.channels):
+            await self.leases.give_back()
         await asyncio.to_thread(self.database.close)
         self.tagger.close()
 
 
 def build(
-    settings: Settings, *, roles: Collection[str] = ROLES, queue: WorkQueue | None = None, serving: bool = True
+    settings: Settings,
+    *,
+    roles: Collection[str] = ROLES,
+    queue: WorkQueue | None = None,
+    serving: bool = True,
+    pretended: Collection[str] = (),
 ) -> App:
     """Wire the parts. Only a worker opens a connection yet, to see which model is in use. Raises `SettingsError`.
 
     `serving`: False in a command that ends, from which no program can fetch its answers: they stay queued.
+    `pretended`: channels that the demo only pretends to have; what goes out there goes nowhere.
     """
     database = Database(settings.database_url)
     tagger = LazyTagger(settings, database)
@@ -275,9 +293,10 @@ def build(
             senders["mail"] = MailSender(mail)
         if mail.mailboxes:
             source = MailSource(mail, _MailMemory(database))
-    holder = secrets.token_hex(8)
-    opened = channels(settings, _Leases(database, holder))
+    held = _Leases(database, secrets.token_hex(8))
+    opened = channels(settings, held)
     senders |= {each.name: each.sender for each in opened if each.sender is not None}
+    senders |= {name: FakeSender(name=name) for name in pretended}
     desk = Desk(
         taxonomy=taxonomy,
         rules=rules,
@@ -296,6 +315,11 @@ def build(
         ),
         pulled=frozenset(name for name, sender in senders.items() if serving and sender.limits.pulled),
         carries={name: sender.limits for name, sender in senders.items()},
+        mute=frozenset({"phone", *settings.webhooks}) - senders.keys(),
+        channel_names={
+            name: {"zh": each.zh or each.en or name, "en": each.en or each.zh or name}
+            for name, each in settings.webhooks.items()
+        },
     )
     if queue is None:
         queue = work_queue(settings, database)
@@ -318,6 +342,8 @@ def build(
         channels=opened,
         arrivals=Arrivals(database, flow),
         media=Media(database, {each.name: each.fetcher for each in opened if each.fetcher is not None}),
+        watch=Watch(database, {each.name: each.probe for each in opened if each.probe is not None}),
+        leases=held,
         publisher=publisher,
         streams=streams,
         chat_bell=chat_bell,

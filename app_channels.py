@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from channels import Channel, Leases, Surroundings
-from channels.settings import ChannelSettings
+from channels.settings import Switched
 from settings import Settings
 
 #: channel -> the module with its `channel(settings, surroundings)`
@@ -22,9 +22,9 @@ MODULES = {
 }
 
 
-def turned_on(settings: Settings) -> Iterator[tuple[str, ChannelSettings]]:
+def turned_on(settings: Settings) -> Iterator[tuple[str, Switched]]:
     for name in MODULES:
-        given: ChannelSettings = getattr(settings, name)
+        given: Switched = getattr(settings, name)
         if given.enabled:
             yield name, given
     for name, source in settings.webhooks.items():

@@ -9,7 +9,7 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,9 @@ def run(roles: tuple[str, ...]) -> None:
     serve(settings, chosen)
 
 
-def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str] = ()) -> None:
+def serve(
+    settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str] = (), pretended: Collection[str] = ()
+) -> None:
     import uvloop
 
     import app
@@ -74,7 +76,7 @@ def serve(settings: Settings, roles: tuple[str, ...], *, greeting: Iterable[str]
         # Port 0 is any free one: from here on its number is known, which the links to customers need.
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"web": settings.web.model_copy(update={"port": port})})
-    built = app.build(settings, roles=roles)
+    built = app.build(settings, roles=roles, pretended=pretended)
 
     async def started(url: str) -> None:
         click.echo(f"Sluice is at {url}")
@@ -116,7 +118,7 @@ def demo(fresh: bool, no_run: bool) -> None:
     lines = ["This is a demo: every customer in it is simulated."]
     lines += [f"  {role}: {{url}}/console/link/{secret}" for role, secret in logins]
     if not no_run:
-        serve(own, ("web", "worker", "clock"), greeting=lines)
+        serve(own, ("web", "worker", "clock"), greeting=lines, pretended=demo_day.PRETENDED)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

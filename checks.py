@@ -7,9 +7,12 @@ import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from app import LazyTagger
+from app_channels import MODULES, channels, turned_on
+from channels import Channel
 from channels.mail import MailSource
 from channels.smtp import MailSender
 from domain import SluiceError
@@ -19,6 +22,9 @@ from settings import Settings
 from storage import outbox, people, schema
 from storage.database import Database
 from storage.redis_queue import DepartmentStreams
+
+#: channels with a provider through which nothing written can leave
+_NO_WAY_OUT = {"phone"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ async def check(settings: Settings) -> list[Line]:
         await asyncio.to_thread(database.close)
     lines += await _try("queue", lambda: _queue(settings))
     lines += await _try("mail", lambda: _mail(settings))
+    lines += await _channels(settings)
     lines += _web(settings)
     return lines
 
@@ -131,6 +138,7 @@ async def _outbox(settings: Settings, database: Database) -> list[Line]:
     ways = {"api"} | ({"chat"} if settings.web.chat.enabled else set())
     if settings.mail.enabled and settings.mail.smtp is not None:
         ways.add("mail")
+    ways |= {name for name, _given in turned_on(settings)} - _NO_WAY_OUT - settings.webhooks.keys()
     states = await database.read(outbox.states)
     lines = []
     for (channel, state), n in sorted(states.items()):
@@ -179,6 +187,37 @@ async def _mail(settings: Settings) -> list[Line]:
     finally:
         await sender.close()
     return [*lines, Line("mail out", health.ok, health.detail)]
+
+
+class _NoLeases:
+    async def hold(self, name: str, seconds: float) -> bool:
+        del name, seconds
+        return False
+
+
+async def _channels(settings: Settings) -> list[Line]:
+    """A line a channel with a provider: its account, and whether the provider can reach us."""
+    try:
+        opened = channels(settings, _NoLeases())
+    except SluiceError as error:
+        return [Line("channels", False, str(error))]
+    lines: list[Line] = []
+    for each in opened:
+        lines += await _try(each.name, partial(_account, each))
+        if each.hook is not None and not settings.public_url.startswith("https://"):
+            where = f"{settings.public_url}/hooks/{each.name}"
+            lines.append(Line(each.name, False, f"providers call https only, not {where}: set web.public_url"))
+        if each.sender is not None:
+            await each.sender.close()
+    off = sorted(set(MODULES) - {each.name for each in opened})
+    return [*lines, Line("channels off", True, ", ".join(off))] if off else lines
+
+
+async def _account(channel: Channel) -> list[Line]:
+    if channel.probe is None:
+        return [Line(channel.name, True, "on; it has no account to ask about")]
+    health = await channel.probe.probe()
+    return [Line(channel.name, health.ok, health.detail)]
 
 
 def _web(settings: Settings) -> list[Line]:

@@ -10,14 +10,16 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import yaml
 from sqlalchemy import Connection
 
 import app
+from app_channels import MODULES
 from channels import api, mail_parse, webchat
-from domain import Incoming, Role, TicketState
+from domain import Incoming, Message, Part, PartKind, Role, TicketState
 from router.tickets import Actor
 from settings import DatabaseSettings, QueueSettings, Settings
 from storage import chat, people, schema, tickets
@@ -32,16 +34,15 @@ _PEOPLE = (
 )
 
 
+#: what the demo pretends to send by
+PRETENDED = ("mail", "sms", "telegram", "messenger", "instagram", "whatsapp", "wechat")
+
+
 def settings_of(settings: Settings, folder: Path) -> Settings:
-    """The same settings over a world of its own: no real database, mailbox or Redis is touched."""
-    return settings.model_copy(
-        update={
-            "state_dir": folder,
-            "database": DatabaseSettings(),
-            "queue": QueueSettings(),
-            "mail": settings.mail.model_copy(update={"enabled": False}),
-        }
-    )
+    """The same settings over a world of its own: no real database, provider or Redis is touched."""
+    off = {name: getattr(settings, name).model_copy(update={"enabled": False}) for name in ("mail", *MODULES)}
+    own = {"state_dir": folder, "database": DatabaseSettings(), "queue": QueueSettings(), "webhooks": {}}
+    return settings.model_copy(update=off | own)
 
 
 async def make(settings: Settings) -> list[tuple[str, str]]:
@@ -49,7 +50,7 @@ async def make(settings: Settings) -> list[tuple[str, str]]:
     database = Database(settings.database_url)
     schema.migrate(database)
     database.close()
-    built = app.build(settings, roles=("worker",), serving=False)
+    built = app.build(settings, roles=("worker",), serving=False, pretended=PRETENDED)
     try:
         if not await built.database.read(people.any_at_all):
             await _fill(built)
@@ -95,7 +96,7 @@ async def _fill(built: app.App) -> None:
         pass
 
 
-async def _incoming(built: app.App, line: dict[str, str], now: datetime) -> Incoming:
+async def _incoming(built: app.App, line: dict[str, Any], now: datetime) -> Incoming:
     """A line of the script as its channel would have brought it."""
     if line["channel"] == "mail":
         mail = EmailMessage()
@@ -110,6 +111,21 @@ async def _incoming(built: app.App, line: dict[str, str], now: datetime) -> Inco
         session = secrets.token_urlsafe(16)
         await built.database.write(partial(chat.open_session, session_id=session, site="demo", language="zh", now=now))
         return webchat.parse(session, secrets.token_hex(8), line["text"], now, longest=4000)
+    if line["channel"] != "api":
+        parts = [Part(kind=PartKind(each["kind"]), text=each.get("text", "")) for each in line.get("parts", [])]
+        return Message(
+            channel=line["channel"],
+            account="demo",
+            external_id=secrets.token_hex(8),
+            sender=line["from"],
+            sender_name=line["name"],
+            text=line["text"],
+            thread=line["from"],
+            parts=tuple(parts),
+            answerable=line["channel"] != "phone",
+            received_at=now,
+            raw=json.dumps(line, ensure_ascii=False).encode(),
+        )
     record = {
         "external_id": secrets.token_hex(8),
         "sender": line["from"],

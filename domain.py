@@ -411,6 +411,8 @@ class Reply:
     thread: str = ""
     #: acknowledgements and other answers that no person wrote
     automatic: bool = False
+    #: what it is for: acknowledgement, status, care, reply
+    kind: str = ""
     ticket_number: str = ""
     #: the row that is being sent
     message_id: int = 0
@@ -422,6 +424,8 @@ class Reply:
     heard_at: datetime | None = None
     #: the customer's language, for words of the channel's own
     language: str = ""
+    #: an earlier try under this key may have reached the provider
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,11 @@ async def run(
         if any(each.fetcher for each in app.channels):
             loops.append(("media", lambda: app.media.run(stop)))
     if "clock" in app.roles:
-        loops.append(("clock", lambda: app.clock.run(stop)))
+        loops += [
+            ("clock", lambda: app.clock.run(stop)),
+            ("watch", lambda: app.watch.run(stop)),
+            ("watched", lambda: _tell_health(app, lambda: [*app.watch.healths.values()], stop)),
+        ]
         if app.publisher is not None:
             publisher = app.publisher
             loops.append(("publish", lambda: publisher.run(stop)))
@@ -113,7 +117,7 @@ async def run(
             mail = app.mail
             healths += mail.mailboxes
             loops.append((_SOURCE, lambda: mail.run(app.flow.receive)))
-        loops += [(_SOURCE, partial(source.run, app.arrivals.receive)) for source in sources]
+        loops += [(_SOURCE, partial(source.run, app.arrivals.take)) for source in sources]
         if healths:
             loops.append(("health", lambda: _tell_health(app, lambda: healths, stop)))
     # An acknowledgement that was just queued need not wait for delivery's next look.
@@ -148,7 +152,7 @@ async def run(
 async def _tell_health(app: App, healths: Callable[[], Sequence[Health]], stop: asyncio.Event) -> None:
     """Let every web process know how the sources and ways out are, which only this process runs."""
     while not stop.is_set():
-        rows = [(each.name, each.ok, each.detail) for each in healths()]
+        rows = [(each.name, each.ok, each.detail) for each in healths() if not each.elsewhere]
         with contextlib.suppress(Unavailable):
             await app.database.write(partial(health.tell, rows=rows, now=datetime.now(UTC)))
         await pause(stop, _TELL_EVERY)

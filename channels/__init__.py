@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from domain import Attachment, Incoming, Notice, Receipt, Reply, Stored
 
@@ -87,6 +87,8 @@ class Parsed:
     items: tuple[Incoming, ...] = ()
     notices: tuple[Notice, ...] = ()
     answer: Answer = Answer()
+    #: the body as it may lie on a disk, where the request's own holds what must not be kept
+    keep: bytes | None = field(default=None, repr=False)
 
 
 class Hook(Protocol):
@@ -124,6 +126,15 @@ class Fetcher(Protocol):
         ...
 
 
+@runtime_checkable
+class Clears(Fetcher, Protocol):
+    """A fetcher that removes at the provider what is here: asked only after our copy is committed."""
+
+    async def clear(self, reference: Mapping[str, str]) -> None:
+        """That it is gone already is well. Raises `ChannelError`: it is still there."""
+        ...
+
+
 class Leases(Protocol):
     """What only one process of all may do at a time."""
 
@@ -152,6 +163,8 @@ class Health:
     name: str
     ok: bool = False
     detail: str = "starting"
+    #: another process does the work, and tells how it goes
+    elsewhere: bool = False
 
 
 class Probe(Protocol):
@@ -162,13 +175,19 @@ class Probe(Protocol):
         ...
 
 
+class Take(Protocol):
+    """`router.arrivals.take`: as `Receive`, with what a provider tells beside messages."""
+
+    async def __call__(self, items: Sequence[Incoming], notices: Sequence[Notice] = ()) -> list[Stored]: ...
+
+
 class Source(Protocol):
     """A loop that fetches messages from a channel."""
 
     name: str
     health: Health
 
-    async def run(self, receive: Receive) -> None:
+    async def run(self, receive: Take) -> None:
         """Fetch until cancelled. Comes back by itself after every fault of the other side."""
         ...
 
@@ -233,7 +252,8 @@ _JOINERS = "\u200d\ufe0e\ufe0f\u20e3"
 def _cut(text: str, most: int) -> int:
     """The best place to cut at or before `most`, in the second half of what fits where there is one."""
     for mark in _CUTS:
-        found = text.rfind(mark, most // 2, most)
+        # A blank at the cut goes anyway, so that it may stand beyond what fits.
+        found = text.rfind(mark, most // 2, most + len(mark) - len(mark.rstrip()))
         if found >= 0:
             return found + len(mark)
     cut = most

@@ -6,10 +6,14 @@ Secrets of webhooks are lists: a request may be signed by any of them, so that o
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from channels.phone_hours import parse as service_hours
 
 
 def _http_url(url: str) -> str:
@@ -25,12 +29,17 @@ Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{4,14}$")]
 Secrets = list[SecretStr]
 
 
-class ChannelSettings(BaseModel):
-    """What all of them have."""
+class Switched(BaseModel):
+    """What can be turned on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = False
+
+
+class ChannelSettings(Switched):
+    """What all channels have that call their provider."""
+
     #: seconds for one call of the provider
     timeout: Seconds = 10.0
     #: largest picture, voice or file that is fetched, in bytes
@@ -62,6 +71,8 @@ class SmsSettings(TwilioSettings):
 
     #: our numbers; the first is used where a customer wrote to none of them
     numbers: list[Phone | Annotated[str, Field(pattern=r"^[0-9]{3,8}$|^[A-Za-z0-9 ]{3,11}$")]] = []
+    #: a messaging service of Twilio's (MG...) that our messages go through; "" = none
+    messaging_service: Annotated[str, Field(pattern=r"^(MG[0-9a-f]{32})?$")] = ""
     #: what a number without a country is read in
     region: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] = "CN"
     #: seconds between two comparisons with what Twilio says it took in for us; 0 = never
@@ -75,8 +86,8 @@ class PhoneSettings(TwilioSettings):
 
     #: our numbers
     numbers: list[Phone] = []
-    #: what is said first where the caller's language is not known
-    languages: list[Literal["zh", "en"]] = ["zh", "en"]
+    #: in the order in which they are offered (1, 2); the first is spoken where no key is pressed
+    languages: Annotated[list[Literal["zh", "en"]], Field(min_length=1)] = ["zh", "en"]
     #: where a caller is put through to within service hours; "" = never
     transfer_to: Phone | Literal[""] = ""
     #: service hours, as days and times of `timezone`: "mon-fri 09:00-18:00"
@@ -91,6 +102,29 @@ class PhoneSettings(TwilioSettings):
     #: recordings are deleted at Twilio once they are here
     delete_recordings: bool = True
 
+    @field_validator("languages")
+    @classmethod
+    def _once(cls, languages: list[str]) -> list[str]:
+        if len(set(languages)) != len(languages):
+            raise ValueError("a language stands there twice")
+        return languages
+
+    @field_validator("hours")
+    @classmethod
+    def _hours(cls, hours: list[str]) -> list[str]:
+        for line in hours:
+            service_hours(line)
+        return hours
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, OSError, ZoneInfoNotFoundError):
+            raise ValueError(f"{name!r} is no time zone; write one as Asia/Shanghai") from None
+        return name
+
 
 class TelegramSettings(ChannelSettings):
     """A Telegram bot."""
@@ -100,7 +134,7 @@ class TelegramSettings(ChannelSettings):
     mode: Literal["poll", "webhook"] = "poll"
     #: sign what Telegram sends us (header X-Telegram-Bot-Api-Secret-Token)
     webhook_secrets: Secrets = []
-    #: chats that are groups or channels and all the same served, by id
+    #: groups whose messages are taken, by id; all others are not for us
     groups: list[int] = []
     #: another server than api.telegram.org: a local Bot API server, or a stand-in for tests
     api_url: HttpUrl = "https://api.telegram.org"
@@ -109,6 +143,8 @@ class TelegramSettings(ChannelSettings):
     def _whole(self) -> Self:
         if self.enabled and not (self.token and self.token.get_secret_value()):
             raise ValueError("a bot token is needed (by the environment: SLUICE_TELEGRAM__TOKEN)")
+        if not all(re.fullmatch(r"[A-Za-z0-9_-]{1,256}", each) for each in open_secrets(self.webhook_secrets)):
+            raise ValueError("webhook_secrets: Telegram takes 1 to 256 characters of A-Z a-z 0-9 _ -")
         if self.enabled and self.mode == "webhook" and not open_secrets(self.webhook_secrets):
             raise ValueError("mode webhook needs a secret (by the environment: SLUICE_TELEGRAM__WEBHOOK_SECRETS__0)")
         return self
@@ -133,8 +169,10 @@ class MetaSettings(ChannelSettings):
     #: what we told Meta to show when it makes sure of the webhook
     verify_tokens: Secrets = []
     accounts: list[MetaPage] = []
+    #: apps with Meta that are ours: what they sent comes back as an echo and is dropped
+    app_ids: list[Annotated[str, Field(pattern=r"^[0-9]{3,32}$")]] = []
     graph_url: HttpUrl = "https://graph.facebook.com"
-    graph_version: Annotated[str, Field(pattern=r"^v[0-9]+\.[0-9]+$")] = "v23.0"
+    graph_version: Annotated[str, Field(pattern=r"^v[0-9]+\.[0-9]+$")] = "v25.0"
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -161,6 +199,12 @@ class WhatsAppSettings(MetaSettings):
     #: its languages with Meta, by ours
     template_languages: dict[Literal["zh", "en"], str] = {"zh": "zh_CN", "en": "en"}
 
+    @model_validator(mode="after")
+    def _spoken(self) -> Self:
+        if self.template and not self.template_languages:
+            raise ValueError("template_languages must name a language that the template exists in")
+        return self
+
 
 class WechatSettings(ChannelSettings):
     """A WeChat Official Account."""
@@ -171,8 +215,10 @@ class WechatSettings(ChannelSettings):
     tokens: Secrets = []
     #: EncodingAESKey (43 characters), for the compatible and the safe mode
     aes_keys: Secrets = []
-    #: plain: unencrypted is taken; safe: only encrypted
+    #: plain: unencrypted is read; safe: only encrypted is taken; compatible: either, where both stand the encrypted
     mode: Literal["plain", "compatible", "safe"] = "safe"
+    #: what a tap on a menu button says, by the button's key; other keys that read like words are taken as they are
+    menu: dict[str, str] = {}
     api_url: HttpUrl = "https://api.weixin.qq.com"
 
     @model_validator(mode="after")
@@ -181,8 +227,8 @@ class WechatSettings(ChannelSettings):
             raise ValueError("app_id is needed, and a token (by the environment: SLUICE_WECHAT__TOKENS__0)")
         if self.enabled and self.mode != "plain" and not open_secrets(self.aes_keys):
             raise ValueError("mode compatible and safe need a key (by the environment: SLUICE_WECHAT__AES_KEYS__0)")
-        if any(len(each) != 43 for each in open_secrets(self.aes_keys)):
-            raise ValueError("an EncodingAESKey has 43 characters")
+        if not all(re.fullmatch(r"[A-Za-z0-9+/]{43}", each) for each in open_secrets(self.aes_keys)):
+            raise ValueError("an EncodingAESKey has 43 characters, letters and digits")
         return self
 
 
@@ -191,25 +237,29 @@ class FieldMap(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    external_id: Annotated[str, Field(min_length=1)]
+    #: "" = the source gives none: the digest of the record stands in, as it does where a record has none there
+    external_id: str = ""
     sender: Annotated[str, Field(min_length=1)]
     #: one path or several, whose texts are put under one another
-    text: str | list[str]
+    text: (
+        Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    )
     sender_name: str = ""
     subject: str = ""
     thread: str = ""
     received_at: str = ""
 
 
-class WebhookSource(ChannelSettings):
+class WebhookSource(Switched):
     """A source that posts signed JSON to /hooks/<its name>: app reviews, surveys, comment or call-centre exports."""
 
     enabled: bool = True
-    #: sign what it sends us (HMAC-SHA256 of the body, hex)
+    #: sign what it sends us (HMAC-SHA256)
     secrets: Secrets = []
-    #: the header that holds the signature, and what stands before it
-    signature_header: str = "X-Sluice-Signature"
+    #: the header that holds the signature, what stands before it there, and how it is written
+    signature_header: Annotated[str, Field(min_length=1)] = "X-Sluice-Signature"
     signature_prefix: str = "sha256="
+    signature_encoding: Literal["hex", "base64"] = "hex"
     #: a header with the time (seconds since 1970) that is signed too, as `<time>.<body>`; "" = the body alone
     timestamp_header: str = "X-Sluice-Timestamp"
     #: seconds that the time may be off

@@ -30,14 +30,21 @@ class Answer:
     language: str
     #: why it is not sent; "" = it is
     held: str = ""
+    #: not to where the message asks for answers, but to who wrote
+    to_sender: bool = False
 
     @property
     def address(self) -> str:
-        return str((self.row.extra or {}).get("reply_to") or self.row.address)
+        return str(self.row.address if self.to_sender else _wanted(self.row))
 
 
 class _Ticket(Protocol):
     def get(self, name: str) -> Any: ...
+
+
+def _wanted(row: AnyRow) -> str:
+    """Where a message asks that answers go."""
+    return str((row.extra or {}).get("reply_to") or row.address)
 
 
 def domain_of(address: str) -> str:
@@ -52,7 +59,7 @@ class Answers:
         self._desk = desk
         self._now = now
         asked = [row for row in rows if row.answerable]
-        addresses = {str((row.extra or {}).get("reply_to") or row.address) for row in asked}
+        addresses = {address for row in asked for address in (row.address, _wanted(row))}
         self._given = outbox.automatic_since(connection, addresses, now - _DAY)
         others = {(row.channel, str(row.extra["reply_to"])) for row in asked if (row.extra or {}).get("reply_to")}
         found = customers.find(connection, others) if others else {}
@@ -65,9 +72,15 @@ class Answers:
         self._automatic: dict[str, int] = {}
         self._held_back: dict[str, int] = {}
 
-    def to(self, row: AnyRow, kind: str, known: Known, language: str, ticket_id: int = 0) -> Answer:
-        """An answer to a message. `ticket_id`: the existing ticket that the message joins."""
-        answer = Answer(row, kind, language)
+    def to(
+        self, row: AnyRow, kind: str, known: Known, language: str, ticket_id: int = 0, *, place: str | None = None
+    ) -> Answer:
+        """An answer to a message. `ticket_id`: the existing ticket that the message joins.
+
+        `place`: where that ticket's answers go. Anybody can write a mail in another's name that wants its answer
+        elsewhere, so that nothing of a ticket goes to a Reply-To that the ticket does not know.
+        """
+        answer = Answer(row, kind, language, to_sender=place is not None and _wanted(row) != place)
         answer.held = self._held(answer, known)
         if not answer.held and ticket_id:
             given = outbox.automatic_on(self._connection, ticket_id)
@@ -75,8 +88,8 @@ class Answers:
         if answer.held:
             self._held_back[f"held:{answer.held}"] = self._held_back.get(f"held:{answer.held}", 0) + 1
         else:
-            place = (row.channel, answer.address)
-            self._given[place] = self._given.get(place, 0) + 1
+            to = (row.channel, answer.address)
+            self._given[to] = self._given.get(to, 0) + 1
             self._new += 1
         return answer
 
@@ -104,8 +117,8 @@ class Answers:
             name = f"domain:{domain}"[:300]
             self._automatic[name] = self._automatic.get(name, 0) + 1
 
-    def count(self, others: Mapping[str, int]) -> None:
-        """Write the counters, and others that never start anew."""
+    def count(self, others: Mapping[str, int], *more: tuple[Mapping[str, int], timedelta]) -> None:
+        """Write the counters, others that never start anew, and more by time bucket."""
         tallies.add(
             self._connection,
             {**self._held_back, **others},
@@ -113,6 +126,7 @@ class Answers:
             tallies.FOREVER,
             ({"automatic": self._new} if self._new else {}, _TEN_MINUTES),
             (self._automatic, _DAY),
+            *more,
         )
 
     def _text(self, kind: str) -> Mapping[str, str]:

@@ -25,6 +25,7 @@ from domain import (
     ticket_id_of,
 )
 from router.flow import Flow
+from router.intake_values import snippet
 from storage import customers, events, messages, parts, tickets, told
 from storage.database import Database
 
@@ -124,7 +125,10 @@ def _withdraw(connection: Connection, withdrawal: Withdrawal, now: datetime) -> 
     row = messages.by_key(connection, withdrawal.channel, withdrawal.account, withdrawal.external_id)
     if row is None or "withdrawn" in (row.extra or {}):
         return
-    parts.withdraw(connection, row, withdrawal.at)
+    for each in [row, *messages.revisions(connection, row)]:
+        parts.withdraw(connection, each, withdrawal.at)
+        if each.ticket_id is not None:
+            tickets.forget_words(connection, each.ticket_id, snippet=snippet(each), subject=each.subject[:500])
     events.append(connection, [events.row("withdrawn", "customer", now, ticket_id=row.ticket_id, message=row.id)])
 
 

@@ -15,7 +15,7 @@ from domain import Conflict, Priority, TicketState, Unavailable
 from router import sla
 from router.desk import Desk, promises
 from router.flow import pause
-from storage import erase, events, tallies, tickets
+from storage import erase, events, identity, rates, tallies, tickets, told
 from storage.database import Database
 from storage.types import AnyRow
 
@@ -24,6 +24,7 @@ log = structlog.get_logger("clock")
 _EVERY = 1.0
 _TIDY_EVERY = 600.0
 _DAY = timedelta(days=1)
+_STRANGE = timedelta(days=30)  # a provider says nothing of a message for longer
 
 
 def _utc_now() -> datetime:
@@ -122,8 +123,11 @@ class Clock:
 
         def small(connection: Connection) -> None:
             erase.old_answers(connection, now - _DAY)
+            identity.forget_codes(connection, now - _DAY)
             day = int(now.timestamp() // _DAY.total_seconds())
             tallies.forget(connection, "domain:", day - 1)
+            rates.forget(connection, now)
+            told.forget(connection, now - _STRANGE)
             tallies.forget(connection, "automatic", int(now.timestamp() // 600) - 1)
 
         await self._database.write(small)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import Connection
@@ -23,11 +23,13 @@ from channels import Health, Sender, pieces, too_long
 from domain import ChannelError, OutState, Receipt, Reply, SluiceError, Unavailable, public_number
 from router.desk import Desk
 from router.standing import standing_of
-from storage import customers, events, outbox, told
+from storage import customers, events, outbox, rates, told
 from storage.database import Database
-from storage.types import AnyRow
+from storage.types import AnyRow, tidy
 
 log = structlog.get_logger("delivery")
+
+_T = TypeVar("_T")
 
 _LOOK_EVERY = 1.0  # seconds; a nudge in the same process is heard at once
 _LOST_EVERY = 5.0
@@ -113,10 +115,9 @@ class Delivery:
         return len(rows)
 
     async def _send(self, sender: Sender, row: AnyRow, deadline: float) -> None:
-        result: Receipt | ChannelError
+        result: Receipt | ChannelError | None
         try:
-            async with asyncio.timeout(deadline):
-                result = await self._sent(sender, row)
+            result = await self._sent(sender, row, deadline)
         except ChannelError as error:
             result = error
         except TimeoutError:
@@ -127,11 +128,17 @@ class Delivery:
             # A fault of ours inside a channel: what it did is not known, and its text may quote the customer.
             log.exception("send_failed", channel=sender.name, error=type(error).__name__)
             result = ChannelError(f"{type(error).__name__} in {sender.name}", unknown=True)
+        if result is None:
+            log.error("row_lost", channel=sender.name, outbox=row.id)
+            return
         self._mind(sender.name, row.account, result)
         await self._settle(sender, row, result)
 
-    async def _sent(self, sender: Sender, row: AnyRow) -> Receipt:
-        """Hand over all messages that a text needs, from where an earlier try stopped."""
+    async def _sent(self, sender: Sender, row: AnyRow, deadline: float) -> Receipt | None:
+        """Hand over all messages that a text needs, from where an earlier try stopped, each with the whole deadline.
+
+        None: this process was taken for dead in between, so that the rest is another's.
+        """
         limits = sender.limits
         reply = self._reply(row)
         if limits.ordered or limits.window is not None:
@@ -149,20 +156,27 @@ class Delivery:
         receipt = Receipt()
         for number in range(min(row.done, len(texts) - 1), len(texts)):
             part = replace(reply, text=texts[number], part=number, parts=len(texts))
-            receipt = await sender.send(part if len(texts) == 1 else replace(part, key=f"{part.key}.{number}"))
+            async with asyncio.timeout(deadline):
+                receipt = await sender.send(part if len(texts) == 1 else replace(part, key=f"{part.key}.{number}"))
             if number < len(texts) - 1:
-                await self._surely(partial(self._write_progress, sender, row, receipt, number + 1))
+                hold = timedelta(seconds=deadline) + _MARGIN
+                if not await self._surely(partial(self._write_progress, sender, row, receipt, number + 1, hold)):
+                    return None
         return receipt
 
-    def _write_progress(self, sender: Sender, row: AnyRow, receipt: Receipt, done: int, connection: Connection) -> None:
-        outbox.progress(connection, row.id, done)
+    def _write_progress(
+        self, sender: Sender, row: AnyRow, receipt: Receipt, done: int, hold: timedelta, connection: Connection
+    ) -> bool:
+        now = datetime.now(UTC)
+        if not outbox.progress(connection, row, done, now + hold):
+            return False
         if sender.limits.receipts and receipt.provider_id:
-            now = datetime.now(UTC)
-            told.sent(connection, row.channel, row.account, receipt.provider_id[:512], row.id, now)
+            told.sent(connection, row.channel, row.account, receipt.provider_id, row.id, now)
+        return True
 
     def _mind(self, channel: str, account: str, result: Receipt | ChannelError) -> None:
         """What a result says of the whole account: it rests, or shows red until something went out again."""
-        name = f"{channel} out" + (f" ({account})" if account else "")
+        name = _way(channel, account)
         if isinstance(result, Receipt):
             self._paused.pop((channel, account), None)
             self.healths.pop(name, None)
@@ -170,8 +184,15 @@ class Delivery:
             rest = max(result.retry_after or 0.0, _BROKEN_REST if result.broken else 1.0)
             self._paused[channel, account] = _now() + rest
             if result.broken:
-                self.healths[name] = Health(name, ok=False, detail=str(result)[:500])
+                self.healths[name] = Health(name, ok=False, detail=tidy(str(result)[:500]))
                 log.error("channel_broken", channel=channel, account=account)
+
+    def _forget_rests(self) -> None:
+        """What rested and was not tried here again works by now, or another process is the one that tries it."""
+        for (channel, account), until in list(self._paused.items()):
+            if until + _BROKEN_REST < _now():
+                del self._paused[channel, account]
+                self.healths.pop(_way(channel, account), None)
 
     def _reply(self, row: AnyRow) -> Reply:
         return Reply(
@@ -184,10 +205,12 @@ class Delivery:
             thread_keys=tuple((row.extra or {}).get("keys", [])),
             thread=row.thread,
             automatic=row.automatic,
+            kind=row.kind,
             ticket_number=public_number(row.ticket_id) if row.ticket_id else "",
             message_id=row.message_id,
             author=row.author or "",
             language=row.language or "",
+            again=row.repeated or row.tries > 1,
         )
 
     async def _settle(self, sender: Sender, row: AnyRow, result: Receipt | ChannelError) -> None:
@@ -197,12 +220,11 @@ class Delivery:
         except SluiceError as error:
             log.error("settle_failed", outbox=row.id, error=type(error).__name__)
 
-    async def _surely(self, unit: Callable[[Connection], None]) -> None:
+    async def _surely(self, unit: Callable[[Connection], _T]) -> _T:
         """Tried until the database takes it, since what is not known to be sent would be sent again."""
         while True:
             try:
-                await self._database.write(unit)
-                return
+                return await self._database.write(unit)
             except Unavailable:
                 await asyncio.sleep(1.0)
 
@@ -211,43 +233,46 @@ class Delivery:
     ) -> None:
         now = datetime.now(UTC)
         values: dict[str, Any]
+        error = tidy(str(result)[:1000])
         if isinstance(result, Receipt):
             state = OutState.DELIVERED if result.delivered else OutState.SENT
-            values = {"state": state.value, "provider_id": result.provider_id[:512], "error": ""}
+            values = {"state": state.value, "provider_id": told.named_so(result.provider_id), "error": ""}
         elif result.unknown:
-            values = self._unknown(row, str(result), now)
+            values = self._unknown(row, error, now)
         elif result.pause:  # it is not this message's fault, so that the try does not count
             wait = max(result.retry_after or 0.0, _BROKEN_REST if result.broken else 1.0)
             values = {
                 "state": OutState.QUEUED.value,
                 "next_at": now + timedelta(seconds=wait),
                 "tries": max(0, row.tries - 1),
-                "error": str(result)[:1000],
+                "error": error,
             }
         elif result.permanent or row.tries >= self._desk.delivery.tries:
-            values = {"state": OutState.FAILED.value, "error": str(result)[:1000]}
+            values = {"state": OutState.FAILED.value, "error": error}
         else:
             values = {
                 "state": OutState.QUEUED.value,
                 "next_at": now + timedelta(seconds=self.wait(row.tries, result.retry_after)),
-                "error": str(result)[:1000],
+                "error": error,
             }
         if not outbox.settle(connection, row.id, now, **values):
             return
         if isinstance(result, ChannelError) and result.refused:
             customers.stand(connection, row.channel, row.address, result.refused, now)
         if isinstance(result, Receipt) and sender.limits.receipts and result.provider_id:
-            told.sent(connection, row.channel, row.account, result.provider_id[:512], row.id, now)
+            told.sent(connection, row.channel, row.account, result.provider_id, row.id, now)
             told.settle(connection, row.id, now)
+        if values["state"] != OutState.QUEUED.value:
+            rates.went(connection, row.channel, values["state"], now)
         if values["state"] != OutState.QUEUED.value or values.get("repeated"):
             self._note(connection, row, values, now)
 
     def _unknown(self, row: AnyRow, reason: str, now: datetime) -> dict[str, Any]:
         """A person's answer is sent once more under its key; an automatic one never."""
         if row.automatic or row.repeated:
-            return {"state": OutState.UNKNOWN.value, "error": reason[:1000]}
+            return {"state": OutState.UNKNOWN.value, "error": reason}
         wait = timedelta(seconds=self.wait(1, None))
-        return {"state": OutState.QUEUED.value, "repeated": True, "next_at": now + wait, "error": reason[:1000]}
+        return {"state": OutState.QUEUED.value, "repeated": True, "next_at": now + wait, "error": reason}
 
     def _note(self, connection: Connection, row: AnyRow, values: dict[str, Any], now: datetime) -> None:
         kind = "repeated" if values.get("repeated") else values["state"]
@@ -264,6 +289,7 @@ class Delivery:
 
     async def recover(self) -> int:
         """Rows whose sender is gone: how many were found."""
+        self._forget_rests()
 
         def unit(connection: Connection) -> int:
             now = datetime.now(UTC)
@@ -279,6 +305,11 @@ class Delivery:
     async def close(self) -> None:
         for sender in self._senders.values():
             await sender.close()
+
+
+def _way(channel: str, account: str) -> str:
+    """The name under which people read how an account's way out is."""
+    return f"{channel} out" + (f" ({account[:80]})" if account else "")
 
 
 def _now() -> float:

@@ -7,6 +7,7 @@ writes; what another worker changed meanwhile raises `Conflict`, and the batch i
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +26,7 @@ from domain import (
     TicketState,
     ticket_id_of,
 )
-from router import sla, status
+from router import identity, sla, status
 from router.answers import Answers
 from router.desk import Desk, higher, promises
 from router.intake_values import (
@@ -36,12 +37,13 @@ from router.intake_values import (
     View,
     bare_subject,
     lookup_keys,
+    reacts,
     said,
     says_nothing,
     search_terms,
     snippet,
 )
-from storage import customers, events, messages, outbox, search, tickets
+from storage import customers, events, messages, outbox, rates, search, tickets
 from storage.customers import Known
 
 #: tickets' numbers of a text that are looked up
@@ -88,6 +90,19 @@ class _Batch:
         self._targets: list[Target] = []
         self._events: list[dict[str, Any]] = []
 
+        rows = [item.prepared.row for item in items]
+        written = [item.prepared for item in items if item.prepared.route is not None]
+        people = {
+            (each.row.channel, each.row.address): (each.row.name, each.tags.language.value if each.tags else "")
+            for each in written
+        }
+        # First the addresses, locked: nobody joins or parts their customers while this decides.
+        customers.lock(connection, {(row.channel, row.address) for row in rows if row.answerable} | people.keys())
+        self._people: dict[tuple[str, str], Known] = customers.ensure(connection, people, now) if people else {}
+        identity.join_new(connection, self._people, written, now)
+        #: messages that were a code, and the ticket that it was asked for on
+        self._coded = identity.hear_codes(connection, self._people, written, now)
+
         self._known = tickets.by_threads(connection, {key for item in items for key in item.keys})
         hints = {
             found
@@ -98,23 +113,13 @@ class _Batch:
         }
         self._named = {item.prepared.row.id: status.numbers(item.prepared.row.text) for item in items}
         hints |= {ticket_id for named in self._named.values() for ticket_id in named[:_MOST_NAMED]}
+        hints |= set(self._coded.values())
         self._rows = tickets.lock(connection, set(self._known.values()) | hints)
         self._by_id: dict[int, Target] = {}
         #: where a thread key leads, in this batch
         self._led: dict[str, Target] = {}
         for key, ticket_id in self._known.items():
             self._led[key] = self._existing(ticket_id)
-        people = {
-            (item.prepared.row.channel, item.prepared.row.address): (
-                item.prepared.row.name,
-                item.prepared.tags.language.value if item.prepared.tags else "",
-            )
-            for item in items
-            if item.prepared.route is not None
-        }
-        self._people: dict[tuple[str, str], Known] = customers.ensure(connection, people, now) if people else {}
-        rows = [item.prepared.row for item in items]
-        customers.lock(connection, {(row.channel, row.address) for row in rows if row.answerable})
         self._answers = Answers(connection, desk, rows, now)
 
     def _existing(self, ticket_id: int) -> Target:
@@ -148,7 +153,7 @@ class _Batch:
         hint = (item.prepared.row.extra or {}).get("ticket_hint")
         ticket_id = ticket_id_of(hint) if hint else None
         # A number can be guessed: it is believed only of the ticket's own customer.
-        for named in [ticket_id, *own]:
+        for named in [ticket_id, *own, self._coded.get(item.prepared.row.id)]:
             if named is not None and self._is_own(named, item):
                 return self._existing(named)
         return None
@@ -254,6 +259,9 @@ class _Batch:
         target.events.append(("appended", {"message": row.id, "intent": tags.intent, "risk": list(tags.risk)}))
         if target.get("route").get("rule") == _NOTHING_SAID.rule and not says_nothing(row):
             self._first_words(item, target, tags)
+        if reacts(row):
+            self._keep(item, target)
+            return
         state = target.get("state")
         if state in (TicketState.RESOLVED, TicketState.PENDING):
             due, resolved = target.get("resolve_due_at"), target.get("resolved_at")
@@ -280,6 +288,9 @@ class _Batch:
             self._tell_status(item, target, tags)
         if target.row is not None:
             target.change(next_alarm_at=self._next_alarm(target))
+        self._keep(item, target)
+
+    def _keep(self, item: Item, target: Target) -> None:
         if target not in self._targets:
             self._targets.append(target)
         self._lead(item, target)
@@ -314,7 +325,8 @@ class _Batch:
     def _tell_status(self, item: Item, target: Target, tags: Tags) -> None:
         row = item.prepared.row
         known = self._people[row.channel, row.address]
-        item.answer = self._answers.to(row, "status", known, tags.language.value, target.id)
+        place = target.get("address")
+        item.answer = self._answers.to(row, "status", known, tags.language.value, target.id, place=place)
         if item.answer.held:
             target.events.append(("answer_held", {"reason": item.answer.held, "kind": "status"}))
 
@@ -339,7 +351,8 @@ class _Batch:
                 )
                 target.change(department=route.department, owner_id=None, route={"rule": route.rule, **route.why})
             known = self._people[item.prepared.row.channel, item.prepared.row.address]
-            item.answer = self._answers.to(item.prepared.row, "care", known, tags.language.value, target.id)
+            language, place = tags.language.value, target.get("address")
+            item.answer = self._answers.to(item.prepared.row, "care", known, language, target.id, place=place)
             if item.answer.held:
                 target.events.append(("answer_held", {"reason": item.answer.held, "kind": "care"}))
 
@@ -456,7 +469,8 @@ class _Batch:
                 if item.ticket_id is not None
             ],
         )
-        self._answers.count(self._lags())
+        came = Counter(item.prepared.row.channel for item in self._items)
+        self._answers.count(self._lags(), rates.came(came))
 
     def _lags(self) -> dict[str, int]:
         """The histogram of the time from receipt to the end, as counters: `lag:<channel>:<bound>`."""

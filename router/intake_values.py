@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from domain import InState, Route, Tags
+from domain import InState, PartKind, Route, Tags
 from router.answers import Answer
 from storage import search, tickets
 from storage.types import AnyRow
@@ -101,6 +101,12 @@ def search_terms(row: AnyRow) -> str:
 def says_nothing(row: AnyRow) -> bool:
     """Parts without a word: nothing that could be routed."""
     return bool((row.extra or {}).get("parts")) and not row.text.strip() and not row.subject.strip()
+
+
+def reacts(row: AnyRow) -> bool:
+    """A thumb up and nothing else: it asks for nothing."""
+    parts = (row.extra or {}).get("parts", [])
+    return says_nothing(row) and all(each.get("kind") == PartKind.REACTION for each in parts)
 
 
 _PREFIXES = ("re", "fw", "fwd", "aw", "sv", "回复", "答复", "转发", "回覆", "轉寄")

@@ -165,6 +165,9 @@ class TextSettings(Strict):
     acknowledgement: dict[str, str]
     #: to somebody who speaks of harming themselves; read by the insurer's own experts before use
     care: dict[str, str]
+    #: with a code that proves that two addresses are one person's. Holes: {code}, {minutes}, {insurer}
+    code: dict[str, str]
+    code_subject: dict[str, str]
     #: to who asks how far their ticket is. Holes: {number}, {state}, {department}, {due}, {link}, {insurer}
     status: dict[str, str]
     #: what a ticket's state is called to customers

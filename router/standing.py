@@ -17,6 +17,8 @@ class Standing:
 
     heard_at: datetime | None
     refusal: str
+    #: what the refusal is: `chosen` by the customer, the `window` is over, or ""
+    kind: str = ""
 
 
 def standing_of(
@@ -31,12 +33,15 @@ def standing_of(
     """The reason is in words for an agent."""
     known = customers.find(connection, [(channel, address)]).get((channel, address))
     if known is not None and known.suppressed in customers.CHOSEN:
-        return Standing(None, f"The customer does not take messages here ({known.suppressed}). Use another channel.")
+        return Standing(
+            None, f"The customer does not take messages here ({known.suppressed}). Use another channel.", "chosen"
+        )
     window = limits.automatic_window if automatic else limits.window
     if limits.window is None and limits.automatic_window is None:
         return Standing(None, "")
     heard_at = outbox.heard(connection, customer_id, channel, address)
-    return Standing(heard_at, closed_window(heard_at, window, datetime.now(UTC)))
+    refusal = closed_window(heard_at, window, datetime.now(UTC))
+    return Standing(heard_at, refusal, "window" if refusal else "")
 
 
 def closed_window(heard_at: datetime | None, window: timedelta | None, now: datetime) -> str:

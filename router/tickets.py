@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from channels import too_long
 from domain import (
     MOVES,
     OUT_OF_SCOPE,
@@ -28,13 +27,12 @@ from domain import (
 )
 from router import sla
 from router.desk import Desk, promises
-from router.standing import standing_of
-from storage import customers, events, labels, messages, notes, outbox, people, search, tickets
-from storage.types import AnyRow
+from router.replies import Replies
+from storage import events, labels, messages, notes, outbox, people, search, tickets
+from storage.customers import Place
+from storage.types import AnyRow, tidy
 
 _LONGEST = 50_000
-#: said where a ticket came by a channel that has no way out
-MUTE = "This channel only brings messages and takes no answers. Answer by another way, and write a note about it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +54,7 @@ class Verbs:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._replies = Replies(desk)
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -97,11 +96,13 @@ class Verbs:
     # --- verbs --------------------------------------------------------------------------------------------------------
 
     def reply(
-        self, text: str, *, then: TicketState | None = None, seen: int | None = None
+        self, text: str, *, then: TicketState | None = None, seen: int | None = None, by: Place | None = None
     ) -> Callable[[Connection, int, Actor], None]:
-        """A public answer on the customer's channel. `then`: pending or resolved, in the same step.
+        """A public answer to the customer. `then`: pending or resolved, in the same step.
 
         `seen`: the newest message that the writer saw; a newer one of the customer raises `Conflict`.
+        `by`: another (channel, address) of the customer to answer to; the ticket's own without. Raises `NoWay` where
+        that cannot carry an answer now.
         """
         text = checked(text)
 
@@ -116,15 +117,17 @@ class Verbs:
                 raise ForbiddenMove("The customer was erased; there is no address to answer to.")
             if seen is not None:
                 notes.check_newest(connection, ticket_id, seen)
-            self._check_way(connection, row, text)
-            message_id = self._queue_reply(connection, row, actor, text, now)
+            place = self._replies.chosen(connection, row, by)
+            self._replies.check(connection, row, place, text)
+            message_id = self._replies.queue(connection, row, place, actor.person_id, text, now)
             values: dict[str, Any] = {"answered_last": True, "waiting_since": None, "look_first": False}
             if row.first_response_at is None:
                 values["first_response_at"] = now
             if row.owner_id is None and actor.person_id is not None:
                 values["owner_id"] = actor.person_id
-            trail = [events.row("replied", actor.name, now, ticket_id=row.id, message=message_id)]
-            if row.channel in self._desk.pulled:
+            elsewhere = {"channel": place[0]} if place != (row.channel, row.address) else {}
+            trail = [events.row("replied", actor.name, now, ticket_id=row.id, message=message_id, **elsewhere)]
+            if place[0] in self._desk.pulled:
                 trail.append(outbox.sent_event(message_id, row.id, "reply", now))
             if row.state == TicketState.NEW and then is None:
                 values["state"] = TicketState.OPEN.value
@@ -137,58 +140,6 @@ class Verbs:
                 self._move(connection, tickets.lock_one(connection, ticket_id), actor, now, then)
 
         return verb
-
-    def _check_way(self, connection: Connection, row: AnyRow, text: str) -> None:
-        """What the channel would refuse is told to the writer, who can still do something about it."""
-        if row.channel in self._desk.mute:
-            raise ForbiddenMove(MUTE)
-        limits = self._desk.carries.get(row.channel)
-        if limits is None:
-            return
-        if reason := too_long(text, limits):
-            raise InvalidInput("text", reason)
-        if limits.ordered or limits.window is not None:
-            standing = standing_of(connection, row.customer_id, row.channel, row.address, limits)
-            if standing.refusal:
-                raise ForbiddenMove(standing.refusal)
-
-    def _queue_reply(self, connection: Connection, row: AnyRow, actor: Actor, text: str, now: datetime) -> int:
-        number = public_number(row.id)
-        key = self._desk.message_key(row.channel, number)
-        own, named = tickets.last_key(connection, row.id)
-        keys = [*named, own] if own else named
-        first = tickets.first_message(connection, row.id)
-        thread = first.thread if first is not None else ""
-        customer = customers.get(connection, row.customer_id)
-        [message_id] = outbox.queue(
-            connection,
-            [
-                {
-                    "channel": row.channel,
-                    "account": row.account,
-                    "address": row.address,
-                    "name": customer.name,
-                    "subject": row.subject or self._desk.says(self._desk.texts.subject, row.language, number=number),
-                    "text": text,
-                    "key": key,
-                    "thread": thread,
-                    "extra": {"keys": keys[-20:]} if keys else None,
-                    "ticket_id": row.id,
-                    "customer_id": row.customer_id,
-                    "author_id": actor.person_id,
-                    "kind": "reply",
-                    "automatic": False,
-                }
-            ],
-            now,
-            pulled=self._desk.pulled,
-        )
-        # The customer's answer may come from the address that wrote or from the one that we answer to.
-        places = {row.address} | ({first.address} if first is not None else set())
-        threads = {tickets.thread_key(row.channel, address, key): row.id for address in places}
-        tickets.add_threads(connection, threads, known={})
-        search.add(connection, [{"message_id": message_id, "ticket_id": row.id, "terms": search.terms(text)}])
-        return message_id
 
     def send_again(self, message_id: int) -> Callable[[Connection, int, Actor], None]:
         """An answer that was not sent goes to the outbox once more, under the same key."""
@@ -222,7 +173,7 @@ class Verbs:
         if department not in self._desk.taxonomy.departments:
             known = ", ".join(self._desk.taxonomy.departments)
             raise InvalidInput("department", f"There is no department {department!r}. Known: {known}.")
-        reason = messages.tidy(reason).strip()
+        reason = tidy(reason).strip()
         if not reason:
             raise InvalidInput("reason", "Say why, so that the next department need not guess.")
         if len(reason) > 500:
@@ -289,7 +240,7 @@ class Verbs:
         self._move(connection, tickets.lock_one(connection, ticket_id), actor, datetime.now(UTC), TicketState.PENDING)
 
     def resolve(self, code: str) -> Callable[[Connection, int, Actor], None]:
-        code = messages.tidy(code).strip()
+        code = tidy(code).strip()
         if len(code) > 64:
             raise InvalidInput("code", "64 characters at most.")
 
@@ -373,7 +324,7 @@ class Verbs:
 
     def discard_quarantined(self, reason: str) -> Callable[[Connection, int, Actor], None]:
         """Take it off the list with a reason; the message and its raw stay."""
-        reason = messages.tidy(reason).strip()
+        reason = tidy(reason).strip()
         if not reason:
             raise InvalidInput("reason", "Say why it may go.")
 
@@ -398,7 +349,7 @@ class _Changed:
 
 def checked(text: str) -> str:
     """A text to be kept. Raises `InvalidInput`."""
-    text = messages.tidy(text).strip()
+    text = tidy(text).strip()
     if not text:
         raise InvalidInput("text", "There is no text.")
     if len(text) > _LONGEST:

@@ -11,11 +11,12 @@ from sqlalchemy import Connection, bindparam
 
 from domain import NotFound
 from storage.database import insert_new
-from storage.tables import Address, Customer, table
+from storage.tables import Address, Customer, IdentityMerge, table
 from storage.types import AnyRow
 
 customer = table(Customer)
 address = table(Address)
+merge = table(IdentityMerge)
 
 Place = tuple[str, str]  # channel, address
 
@@ -24,6 +25,8 @@ Place = tuple[str, str]  # channel, address
 class Known:
     customer_id: int
     suppressed: str | None
+    #: made by this very call
+    new: bool = False
 
 
 _FIND = sa.select(address.c.channel, address.c.address, address.c.customer_id, address.c.suppressed).where(
@@ -63,11 +66,13 @@ def ensure(connection: Connection, names: Mapping[Place, tuple[str, str]], now: 
         for place, customer_id in zip(new, ids, strict=True)
     ]
     made = set(connection.scalars(insert_new(connection, address, address.c.customer_id), rows))
-    known.update({place: Known(each, None) for place, each in zip(new, ids, strict=True) if each in made})
+    known.update({place: Known(each, None, new=True) for place, each in zip(new, ids, strict=True) if each in made})
     lost = [each for each in ids if each not in made]
     if lost:  # somebody else made the address in the meantime: theirs stays
         connection.execute(sa.delete(customer).where(customer.c.id.in_(lost)))
-        known.update(find(connection, [place for place in new if place not in known]))
+        theirs = [place for place in new if place not in known]
+        lock(connection, theirs)
+        known.update(find(connection, theirs))
     return known
 
 
@@ -106,7 +111,8 @@ def stand(connection: Connection, channel: str, where: str, refused: str | None,
     A hard bounce stays whatever is said here; only what the customer decided is taken back.
     """
     known = ensure(connection, {(channel, where): ("", "")}, now)[channel, where]
-    if refused is None and known.suppressed not in CHOSEN:
+    bounced = known.suppressed is not None and known.suppressed not in CHOSEN
+    if bounced or refused == known.suppressed:
         return known.customer_id
     connection.execute(
         sa.update(address).where(address.c.channel == channel, address.c.address == where).values(suppressed=refused)
@@ -136,5 +142,15 @@ def named(connection: Connection, name: str) -> list[int]:
     ids |= set(connection.scalars(sa.select(address.c.customer_id).where(address.c.address == name.lower())))
     if name.isascii() and name.isdigit():
         query = sa.select(customer.c.id).where(customer.c.id == int(name), customer.c.erased_at.is_(None))
-        ids |= set(connection.scalars(query))
+        ids |= {holder(connection, each) for each in connection.scalars(query)}
     return sorted(ids)
+
+
+def holder(connection: Connection, customer_id: int) -> int:
+    """The customer that this one was joined with and that has all that was theirs; itself where it was not."""
+    while True:
+        query = sa.select(merge.c.kept_id).where(merge.c.absorbed_id == customer_id, merge.c.undone_at.is_(None))
+        found = connection.scalar(query)
+        if found is None:
+            return customer_id
+        customer_id = found

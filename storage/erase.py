@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, delete, select, update
 
 from domain import public_number
-from storage import events, search
+from storage import events, identity, search
 from storage.database import Database
 from storage.tables import (
     Address,
@@ -77,7 +77,9 @@ def customer(connection: Connection, customer_id: int, now: datetime, actor: str
     numbers = [public_number(ticket_id) for ticket_id in connection.scalars(tickets)]
     for start in range(0, len(numbers), 500):
         connection.execute(delete(_T[Idempotency]).where(answer.in_(numbers[start : start + 500])))
-    connection.execute(update(_T[Customer]).where(_T[Customer].c.id == customer_id).values(name="", erased_at=now))
+    joined = [customer_id, *sorted(identity.absorbed(connection, customer_id))]
+    identity.forget(connection, joined, places)
+    connection.execute(update(_T[Customer]).where(_T[Customer].c.id.in_(joined)).values(name="", erased_at=now))
     events.append(connection, [events.row("erased", actor, now, customer=customer_id)])
     return removed
 
@@ -91,7 +93,8 @@ def _forget_messages(connection: Connection, ids: list[int]) -> int:
         connection.execute(update(sighting).where(sighting.c.message_id.in_(some)).values(message_id=None))
         outbox, told = _T[Outbox], _T[ProviderMessage]
         sent = select(outbox.c.id).where(outbox.c.message_id.in_(some))
-        connection.execute(update(told).where(told.c.outbox_id.in_(sent)).values(outbox_id=None))
+        # Not only parted from them: a provider's name for a message may hold the number that it went to.
+        connection.execute(delete(told).where(told.c.outbox_id.in_(sent)))
         for model in (Raw, Quarantine, Label, Medium, Outbox, ChatLine):
             connection.execute(delete(_T[model]).where(_T[model].c.message_id.in_(some)))
         attachments += connection.execute(delete(_T[Attachment]).where(_T[Attachment].c.message_id.in_(some))).rowcount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,8 @@ channel_health = table(ChannelHealth)
 #: a source that said nothing for longer is not running
 SILENT = timedelta(seconds=60)
 _FORGOTTEN = timedelta(days=2)
+#: names of what is told only while it lasts (`sms out`, `telegram silence`) or by a process that may be away for good
+PASSING = re.compile(r" (out|out \(.*\)|silence|account)$")
 
 
 def tell(connection: Connection, rows: Sequence[tuple[str, bool, str]], now: datetime) -> None:

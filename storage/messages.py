@@ -17,6 +17,7 @@ from storage.database import insert_new
 from storage.tables import Attachment, Quarantine, Raw, Sighting, table
 from storage.tables import Message as Table
 from storage.types import AnyRow, literal
+from storage.types import tidy as tidy
 
 message = table(Table)
 raw = table(Raw)
@@ -41,17 +42,6 @@ def external_id(item: Incoming) -> str:
     if len(whole) <= _KEY_LENGTH:
         return item.external_id
     return whole[: _KEY_LENGTH - 65].decode("utf-8", "ignore") + ":" + hashlib.sha256(whole).hexdigest()
-
-
-def tidy(text: str) -> str:
-    """Text as every database takes it: no NUL (PostgreSQL refuses it), no lone surrogates (neither can encode them)."""
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-8", "replace").decode()
-    return text
 
 
 def as_row(item: Incoming, now: datetime, held_until: datetime | None = None) -> dict[str, Any]:
@@ -222,11 +212,23 @@ def file_row(message_id: int, file: File) -> dict[str, Any]:
 
 
 def by_key(connection: Connection, channel: str, account: str, external: str) -> AnyRow | None:
-    """An incoming message by its channel's own id, or None."""
+    """An incoming message by its channel's own id, or None; whoever processes it now is waited for."""
     query = sa.select(message).where(
         message.c.channel == channel, message.c.account == account, message.c.external_id == external
     )
-    return connection.execute(query).first()
+    return connection.execute(query.with_for_update()).first()
+
+
+def revisions(connection: Connection, row: AnyRow) -> Sequence[AnyRow]:
+    """The customer's later wordings of a message: of those that are processed, and of those that still wait."""
+    waits = message.c.state == literal("received")
+    query = sa.select(message).where(
+        sa.or_(message.c.customer_id == row.customer_id, waits) if row.customer_id is not None else waits,
+        message.c.channel == row.channel,
+        message.c.account == row.account,
+        message.c.extra["revises"].as_string() == row.external_id,
+    )
+    return connection.execute(query).all()
 
 
 _MARKED = sa.select(sighting.c.mark, sighting.c.message_id).where(

@@ -128,7 +128,7 @@ def claim(
 ) -> Sequence[AnyRow]:
     """Take due rows for sending: `queued` -> `sending`, on condition that nobody else took them.
 
-    `ordered`: of the rows to one address only the first that is unfinished. `but`: accounts that rest.
+    `ordered`: of the rows from one account to one address only the first that is unfinished. `but`: accounts that rest.
     """
     due = (
         sa.select(outbox.c.id)
@@ -147,6 +147,7 @@ def claim(
                 earlier.c.id < outbox.c.id,
                 unfinished,
                 earlier.c.channel == outbox.c.channel,
+                earlier.c.account == outbox.c.account,
             )
         )
     if connection.dialect.name != "sqlite":
@@ -183,16 +184,24 @@ def settle(connection: Connection, outbox_id: int, now: datetime, **values: Any)
     return changed.rowcount == 1
 
 
-def progress(connection: Connection, outbox_id: int, done: int) -> None:
-    """The channel has so many of the messages that a text was cut into."""
-    connection.execute(sa.update(outbox).where(outbox.c.id == outbox_id).values(done=done))
+def progress(connection: Connection, row: AnyRow, done: int, held_until: datetime) -> bool:
+    """The channel has so many of the messages that a claimed row's text was cut into, and the next one begins.
+
+    False: the hold was over and the row is somebody else's.
+    """
+    mine = outbox.c.id == row.id, outbox.c.state == literal("sending"), outbox.c.tries == row.tries
+    changed = connection.execute(sa.update(outbox).where(*mine).values(done=done, held_until=held_until))
+    return changed.rowcount == 1
 
 
 def heard(connection: Connection, customer_id: int | None, channel: str, address: str) -> datetime | None:
-    """When the customer last wrote from an address."""
+    """When the customer last wrote from an address: what a machine or somebody of ours wrote there does not count."""
+    if customer_id is None:
+        return None
     query = sa.select(sa.func.max(message.c.received_at)).where(
         message.c.customer_id == customer_id,
         message.c.direction == "in",
+        message.c.automatic.is_(None),
         message.c.channel == channel,
         message.c.address == address,
     )
@@ -209,15 +218,6 @@ def lost(connection: Connection, now: datetime, *, limit: int = 200) -> Sequence
         .limit(limit)
     )
     return connection.execute(query).all()
-
-
-def next_due(connection: Connection, channels: Collection[str]) -> datetime | None:
-    """When the next queued row of these channels is due."""
-    query = sa.select(sa.func.min(outbox.c.next_at)).where(
-        outbox.c.state == literal("queued"), outbox.c.channel.in_(sorted(channels))
-    )
-    found: datetime | None = connection.scalar(query)
-    return found
 
 
 def by_keys(connection: Connection, channel: str, account: str, keys: Collection[str]) -> Sequence[AnyRow]:

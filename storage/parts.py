@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from domain import Message
+from storage import search
 from storage.database import insert_new
 from storage.tables import Attachment, Medium, Raw, Sighting, table
 from storage.tables import Message as Table
-from storage.types import AnyRow, literal
+from storage.types import AnyRow, literal, tidy
 
 medium = table(Medium)
 attachment = table(Attachment)
@@ -25,7 +26,11 @@ sighting = table(Sighting)
 def as_json(item: Message) -> list[dict[str, str]]:
     """The parts as kept with the message: kind and words; what is fetched is in `Medium`."""
     return [
-        {name: value for name, value in (("kind", each.kind.value), ("text", each.text), ("name", each.name)) if value}
+        {
+            name: tidy(value)
+            for name, value in (("kind", each.kind.value), ("text", each.text), ("name", each.name))
+            if value
+        }
         for each in item.parts
     ]
 
@@ -37,7 +42,7 @@ def media(message_id: int, item: Message, now: datetime, *, first: int = 0) -> l
             "message_id": message_id,
             "part": number,
             "channel": item.channel,
-            "reference": {"account": item.account, **each.reference},
+            "reference": {"account": item.account} | {name: tidy(value) for name, value in each.reference.items()},
             "state": "waiting",
             "next_at": now,
         }
@@ -63,7 +68,7 @@ def merge(connection: Connection, message_id: int, item: Message, now: datetime)
     extra = dict(row.extra or {})
     known = list(extra.get("parts", []))
     extra["parts"] = [*known, *as_json(item)]
-    text = "\n".join(each for each in (row.text, item.text) if each)
+    text = "\n".join(each for each in (row.text, tidy(item.text)) if each)
     connection.execute(sa.update(message).where(message.c.id == message_id).values(text=text, extra=extra))
     add(connection, media(message_id, item, now, first=len(known)))
     body = connection.scalar(sa.select(raw.c.body).where(raw.c.message_id == message_id)) or b""
@@ -72,12 +77,14 @@ def merge(connection: Connection, message_id: int, item: Message, now: datetime)
 
 
 def withdraw(connection: Connection, row: AnyRow, at: datetime) -> None:
-    """The customer took a message back: its words, files and payload go; that there was one stays."""
+    """The customer took a message back: its words, what was read in them, files and payload go; that there was one
+    stays."""
     extra = {key: value for key, value in (row.extra or {}).items() if key != "parts"}
     extra["withdrawn"] = at.isoformat()
     connection.execute(
-        sa.update(message).where(message.c.id == row.id).values(text="", clean=None, subject="", extra=extra)
+        sa.update(message).where(message.c.id == row.id).values(text="", clean=None, subject="", tags=None, extra=extra)
     )
+    search.remove(connection, [row.id])
     connection.execute(sa.delete(medium).where(medium.c.message_id == row.id))
     connection.execute(sa.delete(attachment).where(attachment.c.message_id == row.id))
     connection.execute(sa.update(raw).where(raw.c.message_id == row.id).values(body=b""))
@@ -101,19 +108,36 @@ def claim(
     taken = sa.update(medium).where(medium.c.id.in_(due.scalar_subquery()), medium.c.state == literal("waiting"))
     return connection.execute(
         taken.values(next_at=now + hold, tries=medium.c.tries + 1).returning(
-            medium.c.id, medium.c.message_id, medium.c.part, medium.c.channel, medium.c.reference, medium.c.tries
+            medium.c.id,
+            medium.c.message_id,
+            medium.c.part,
+            medium.c.channel,
+            medium.c.reference,
+            medium.c.tries,
+            medium.c.attachment_id,
         )
     ).all()
 
 
-def fetched(connection: Connection, medium_id: int, file: dict[str, Any]) -> bool:
-    """Keep the content. False: somebody else did, or the message was erased or withdrawn meanwhile."""
-    mine = sa.update(medium).where(medium.c.id == medium_id, medium.c.state == literal("waiting"))
-    if connection.execute(mine.values(state="fetched", reason="")).rowcount != 1:
+def fetched(connection: Connection, medium_id: int, file: dict[str, Any], *, more: bool = False) -> bool:
+    """Keep the content. False: somebody else did, or the message was erased or withdrawn meanwhile.
+
+    `more`: something is still to be done (the provider's copy goes), until `finish`; it is due again after the hold.
+    """
+    mine = sa.update(medium).where(
+        medium.c.id == medium_id, medium.c.state == literal("waiting"), medium.c.attachment_id.is_(None)
+    )
+    if connection.execute(mine.values(state="waiting" if more else "fetched", reason="")).rowcount != 1:
         return False
     attachment_id = connection.scalar(sa.insert(attachment).values(**file).returning(attachment.c.id))
     connection.execute(sa.update(medium).where(medium.c.id == medium_id).values(attachment_id=attachment_id))
     return True
+
+
+def finish(connection: Connection, medium_id: int, reason: str = "") -> None:
+    """Nothing more is to be done with what was fetched; `reason`: what could not be."""
+    mine = sa.update(medium).where(medium.c.id == medium_id, medium.c.state == literal("waiting"))
+    connection.execute(mine.values(state="fetched", reason=reason[:1000]))
 
 
 def put_off(connection: Connection, medium_id: int, reason: str, next_at: datetime | None) -> None:

@@ -21,11 +21,15 @@ class Spool:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"{time.time_ns():020}-{os.getpid()}-{os.urandom(4).hex()}"
         half = self._folder / f".{name}"
-        with half.open("xb") as file:
-            file.write(entry)
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(self._folder / name)
+        try:
+            with half.open("xb") as file:
+                file.write(entry)
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(self._folder / name)
+        except OSError:
+            half.unlink(missing_ok=True)  # a full disk is not filled further by what does not count
+            raise
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)

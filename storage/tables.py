@@ -79,6 +79,48 @@ class Address(SQLModel, table=True):
     created_at: datetime = _time()
 
 
+class IdentityMerge(SQLModel, table=True):
+    """Two customers were found to be one person: what moved to the one that stays, so that it can be undone."""
+
+    __tablename__ = "identity_merge"
+
+    id: int = _id()
+    kept_id: int = _ref("customer")
+    absorbed_id: int = _ref("customer")
+    #: why: `kind` (same_number, code, agent), and what in masked form; after erasing the kind alone
+    evidence: dict[str, Any] = _json()
+    #: ids of the addresses, tickets and messages that went over
+    moved: dict[str, Any] = _json()
+    actor: str = Field(max_length=128)
+    at: datetime = _time()
+    undone_at: datetime | None = _time(nullable=True)
+    undone_by: str = _str(128)
+
+
+class IdentityCode(SQLModel, table=True):
+    """A code that was sent to an address, to be said by a customer elsewhere: who reads both is one person."""
+
+    __tablename__ = "identity_code"
+    __table_args__ = (Index("ix_identity_code_place", "channel", "address"),)
+
+    id: int = _id()
+    #: who is to say it
+    customer_id: int = _ref("customer")
+    #: on whose page it was asked for
+    ticket_id: int | None = _ref("ticket", nullable=True, index=False)
+    #: where it was sent
+    channel: str = Field(max_length=32)
+    address: str = Field(max_length=512)
+    #: `salt$digest`: the code itself is kept nowhere but in the message that carries it
+    digest: str = Field(max_length=128)
+    tries: int = _with(0)
+    actor: str = Field(max_length=128)
+    created_at: datetime = _time()
+    expires_at: datetime = _time()
+    #: said, or said wrong too often
+    ended_at: datetime | None = _time(nullable=True)
+
+
 class Ticket(SQLModel, table=True):
     """A customer's matter, tracked until it is closed. The public number is `domain.public_number(id)`."""
 
@@ -298,7 +340,7 @@ class Outbox(SQLModel, table=True):
 
     __tablename__ = "outbox"
     __table_args__ = (
-        _partial("ix_outbox_due", "next_at", where="state = 'queued'"),
+        _partial("ix_outbox_due", "channel", "next_at", where="state = 'queued'"),
         _partial("ix_outbox_sending", "held_until", where="state = 'sending'"),
         # SQLAlchemy asks SQLite for `automatic = 1`, and an index that says it otherwise is not used.
         Index("ix_outbox_automatic", "address", "created_at", sqlite_where=text("automatic = 1"),
@@ -462,6 +504,7 @@ class ChatSession(SQLModel, table=True):
     """A visitor's conversation in the web chat. The address of the customer is `id`'s text form."""
 
     __tablename__ = "chat_session"
+    __table_args__ = (_partial("ix_chat_session_contact", "contact", where="contact <> ''"),)
 
     id: str = Field(max_length=64, primary_key=True)
     site: str = _str(256)

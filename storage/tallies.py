@@ -76,6 +76,17 @@ def read(connection: Connection, names: Collection[str], now: datetime, width: t
     return {row[0]: int(row[1]) for row in connection.execute(_READ, wanted)}
 
 
+def by_bucket(connection: Connection, prefix: str, since: int) -> list[tuple[str, int, int]]:
+    """(name, time bucket, count) for all names with a prefix, from a bucket on."""
+    bucket = tally.c.bucket // _SHARDS
+    query = (
+        sa.select(tally.c.name, bucket.label("time"), sa.func.sum(tally.c.n))
+        .where(tally.c.name.startswith(prefix, autoescape=True), tally.c.bucket >= since * _SHARDS)
+        .group_by(tally.c.name, "time")
+    )
+    return [(row[0], int(row[1]), int(row[2])) for row in connection.execute(query)]
+
+
 def starting_with(connection: Connection, prefix: str) -> dict[str, int]:
     """Counters that never start anew, by name, for all names with a prefix."""
     query = (

@@ -278,6 +278,14 @@ def messages(connection: Connection, ticket_id: int) -> Sequence[AnyRow]:
     return connection.execute(query).all()
 
 
+def forget_words(connection: Connection, ticket_id: int, *, snippet: str, subject: str) -> None:
+    """A message was taken back: what its ticket's row shows of it goes, unless other words stand there by now."""
+    for column, words in ((ticket.c.snippet, snippet), (ticket.c.subject, subject)):
+        if words:
+            shown = sa.update(ticket).where(ticket.c.id == ticket_id, column == words)
+            connection.execute(shown.values({column: "", ticket.c.version: ticket.c.version + 1}))
+
+
 def is_party(connection: Connection, ticket_id: int, customer_id: int) -> bool:
     """Whether a ticket is this customer's."""
     query = sa.select(ticket.c.id).where(ticket.c.id == ticket_id, ticket.c.customer_id == customer_id)
@@ -295,11 +303,17 @@ def first_message(connection: Connection, ticket_id: int) -> AnyRow | None:
     return connection.execute(query).first()
 
 
-def last_key(connection: Connection, ticket_id: int) -> tuple[str, list[str]]:
-    """The newest customer message's own key and the keys that it named, for In-Reply-To and References."""
+def last_key(connection: Connection, ticket_id: int, channel: str) -> tuple[str, list[str]]:
+    """The own key of the customer's newest message on a channel, and the keys that it named: for In-Reply-To and
+    References."""
     query = (
         sa.select(message.c.key, message.c.extra)
-        .where(message.c.ticket_id == ticket_id, message.c.direction == "in", message.c.key != "")
+        .where(
+            message.c.ticket_id == ticket_id,
+            message.c.direction == "in",
+            message.c.channel == channel,
+            message.c.key != "",
+        )
         .order_by(message.c.id.desc())
         .limit(1)
     )

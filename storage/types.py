@@ -66,3 +66,14 @@ def literal(word: str) -> sa.ColumnElement[str]:
     if not word.isidentifier():
         raise ValueError(f"not a plain word: {word!r}")
     return sa.literal_column(f"'{word}'", sa.String)
+
+
+def tidy(text: str) -> str:
+    """Text as every database takes it: no NUL (PostgreSQL refuses it), no lone surrogates (neither can encode them)."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "replace").decode()
+    return text

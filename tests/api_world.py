@@ -74,6 +74,7 @@ async def serving(
 ) -> AsyncIterator[Api]:
     """An API process over a world. `tokens`: those of another process of the same world."""
     nudges: list[int] = []
+    arrivals = Arrivals(world.database, world.flow)
     web = Web(
         settings=world.settings.web,
         database=world.database,
@@ -83,7 +84,7 @@ async def serving(
         verbs=world.verbs,
         hooks=Hooks(
             {each.name: each for each in hooks},
-            Arrivals(world.database, world.flow),
+            arrivals,
             world.settings.state_dir / "spool",
         ),
         secret="s" * 40,
@@ -100,3 +101,4 @@ async def serving(
     app = create_app(web)
     async with app.router.lifespan_context(app):
         yield Api(world, web, app, tokens, nudges)
+    await arrivals.close()

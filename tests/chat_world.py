@@ -96,6 +96,11 @@ def make_desk(public_url: str) -> Desk:
                 "en": "We have it: {number}, with {department}. Follow it: {link}",
             },
             care={"zh": "我们很担心您。", "en": "We are worried about you."},
+            code={
+                "zh": "验证码 {code}，{minutes} 分钟内有效。",
+                "en": "Your code is {code}, good for {minutes} minutes.",
+            },
+            code_subject={"zh": "验证码", "en": "Your code"},
             status={"zh": "{number}：{state}。{due}", "en": "{number}: {state}. {due}"},
             states={state: {"zh": state.value, "en": state.value} for state in TicketState},
             due={"zh": "不晚于{time}", "en": "by {time}"},

@@ -85,6 +85,8 @@ class FakeHook:
 
 def message(event: Mapping[str, Any], now: datetime) -> Message:
     files = [Part(kind=PartKind.IMAGE, name=name, reference={"id": name}) for name in event.get("files", [])]
+    if "reaction" in event:
+        files.append(Part(kind=PartKind.REACTION, text=event["reaction"]))
     return Message(
         channel=NAME,
         account="a",
@@ -94,6 +96,7 @@ def message(event: Mapping[str, Any], now: datetime) -> Message:
         text=event.get("text", ""),
         thread=event["from"],
         parts=tuple(files),
+        revises=event.get("revises", ""),
         merges=bool(event.get("album")),
         seen_at=("chat", event["mark"]) if "mark" in event else None,
         raw=json.dumps(event).encode(),

@@ -23,13 +23,13 @@ BOT = Path(__file__).parents[1] / "bot.py"
 _URL = re.compile(rb"^Sluice is at (\S+)$", re.M)
 
 
-def until(check: Callable[[], T], what: str, seconds: float = 60.0) -> T:
+def until(check: Callable[[], T], what: str, seconds: float = 60.0, every: float = 0.005) -> T:
     """What `check` says as soon as that is true: for what another process does, which sends no signal."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.005)
+        time.sleep(every)
     return found
 
 

@@ -9,6 +9,7 @@ know everything. An import that points another way is a short cut that somebody 
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ MAY = {
     "app_channels": {"channels", "settings"},
     "serve": {*FOLDERS, "settings", "app", "domain"},
     "checks": {*FOLDERS, "settings", "app", "app_channels", "domain"},
-    "demo_day": {*FOLDERS, "settings", "app", "domain"},
+    "demo_day": {*FOLDERS, "settings", "app", "app_channels", "domain"},
     "settings": {*FOLDERS, "domain"},
 }
 #: where an import waits inside a function, because what it loads is heavy and rarely needed
@@ -104,11 +105,64 @@ def test_a_wrong_import_would_be_seen(path: str, source: str) -> None:
     assert wrong(path, source)
 
 
+#: what only some settings need. Redis' library looks whether there is a `cryptography`, which costs nothing yet
+HEAVY = {
+    "aiogram", "aiohttp", "aioimaplib", "aiosmtplib", "alembic", "cryptography.hazmat", "defusedxml", "httpx", "jwt",
+    "matplotlib", "phonenumbers", "playwright", "pybreaker", "requests", "scipy", "sklearn", "stdnum", "twilio",
+    "xmltodict",
+}  # fmt: skip
+#: the channels that have a provider, with all that a file of theirs is called
+CHANNELS = ("sms", "phone", "telegram", "messenger", "instagram", "whatsapp", "meta", "wechat", "webhook", "twilio")
+#: read whether or not the channel is on: by the settings, and by the console, which says what a text costs
+ALWAYS = {"channels.phone_hours", "channels.sms_text"}
+
+
+def loaded(**settings: str) -> tuple[set[str], set[str]]:
+    """What is loaded once the application is wired with these settings: (heavy libraries, files of channels)."""
+    code = "import sys, app, serve; from settings import load; app.build(load(), roles=['web', 'listen', 'clock']); "
+    environment = {"SLUICE_STATE_DIR": "/nonexistent", **{f"SLUICE_{name}": value for name, value in settings.items()}}
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(*sorted(sys.modules))"],
+        cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ, **environment},
+    )  # fmt: skip
+    modules = set(done.stdout.split())
+    of_channels = {f"channels.{file.stem}" for file in (ROOT / "channels").glob("*.py") if _is_of_channel(file.stem)}
+    return HEAVY & modules, (of_channels - ALWAYS) & modules
+
+
+def _is_of_channel(stem: str) -> bool:
+    return stem.partition("_")[0] in CHANNELS
+
+
 def test_starting_loads_nothing_heavy_that_the_settings_do_not_ask_for() -> None:
-    code = "import sys, app, serve; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    heavy = {
-        "aiogram", "twilio", "sklearn", "scipy", "matplotlib", "alembic", "aioimaplib", "aiosmtplib", "playwright",
-        "httpx", "pybreaker", "phonenumbers", "stdnum",
-    }  # fmt: skip
-    assert heavy & set(done.stdout.split()) == set()
+    assert loaded() == (set(), set())
+
+
+META = {"APP_SECRETS__0": "a", "VERIFY_TOKENS__0": "b"}
+TWILIO = {"ACCOUNT_SID": "AC1", "AUTH_TOKENS__0": "a"}
+#: channel -> (settings, heavy libraries, the first words of its files' names)
+ALONE: dict[str, tuple[dict[str, str], set[str], set[str]]] = {
+    # Twilio's library brings requests, which is never used.
+    "sms": (TWILIO, {"twilio", "aiohttp", "phonenumbers", "requests"}, {"sms", "twilio"}),
+    "phone": (TWILIO, {"twilio", "aiohttp", "cryptography.hazmat", "stdnum", "requests"}, {"phone", "twilio"}),
+    "telegram": ({"TOKEN": "123456789:AAFsecretsecretsecretsecretsecret_-1"}, {"aiogram", "aiohttp"}, {"telegram"}),
+    "messenger": (META, {"httpx"}, {"messenger", "meta"}),
+    "instagram": (META, {"httpx"}, {"instagram", "messenger", "meta"}),
+    "whatsapp": (META, {"httpx"}, {"whatsapp", "meta"}),
+    "wechat": (
+        {"APP_ID": "a", "APP_SECRET": "b", "TOKENS__0": "c", "AES_KEYS__0": "d" * 43},
+        {"httpx", "cryptography.hazmat", "defusedxml"},
+        {"wechat"},
+    ),
+    "webhooks__app_reviews": ({"SECRETS__0": "a", "FIELDS": "{sender: b, text: c}"}, set(), {"webhook"}),
+}
+
+
+@pytest.mark.parametrize("channel", ALONE)
+def test_a_channel_that_is_on_loads_its_own_libraries_and_no_others(channel: str) -> None:
+    given, libraries, files = ALONE[channel]
+    found, modules = loaded(
+        **{f"{channel.upper()}__{name}": value for name, value in {"ENABLED": "true", **given}.items()}
+    )
+    assert found == libraries
+    assert {each.removeprefix("channels.").partition("_")[0] for each in modules} == files

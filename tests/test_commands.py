@@ -192,7 +192,7 @@ def test_check_names_what_is_down_and_exits_1(bot: Bot) -> None:
     assert failed == {"database", "queue", "mail"}
     assert len([line for line in done.stdout.splitlines() if line.startswith("FAIL  mail ")]) == 2
     assert "hidden-words" not in done.stdout + done.stderr
-    assert done.stderr.splitlines()[-1] == "sluice: 4 of 8 checks failed"
+    assert done.stderr.splitlines()[-1] == "sluice: 4 of 9 checks failed"
 
 
 def test_what_is_used_wrongly_exits_2(bot: Bot, tmp_path: Path) -> None:

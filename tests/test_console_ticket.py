@@ -258,7 +258,7 @@ async def test_every_event_is_said_in_words(console: Console) -> None:
     [first, *_] = await console.world.database.read(lambda connection: events.of_ticket(connection, _id(number)))
     # These are not of a ticket, or a message in the timeline says them.
     elsewhere = {"quarantined", "quarantine_retried", "quarantine_discarded", "automatic_revived", "erased"}
-    elsewhere |= {"model_promoted", "model_rolled_back", "model_trained"}
+    elsewhere |= {"standing", "model_promoted", "model_rolled_back", "model_trained"}
     for kind in sorted(written - elsewhere - console_views.SHOWN_BY_MESSAGES):
         event = _Event(kind, first.actor, {})
         said = console_views.event_sentence(event, console.web.desk, words("zh"))

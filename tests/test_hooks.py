@@ -179,3 +179,44 @@ async def test_what_the_customer_takes_back_is_gone_and_that_it_was_there_stays(
     assert await rows(api, "SELECT text FROM message WHERE direction = 'in'") == [("",)]
     assert await api.count("medium") == 0
     assert await api.count("event", kind="withdrawn") == 1
+
+
+async def test_a_reworded_message_taken_back_goes_with_all_its_wordings(api: Api) -> None:
+    await call(api, delivery(line("1", text="#claim_status first wording")))
+    await call(api, delivery(line("1:edit", text="#claim_status second wording", revises="1")))
+    await finish(api)
+    await call(api, delivery({"gone": "1"}))
+    assert await rows(api, "SELECT text FROM message WHERE direction = 'in'") == [("",), ("",)]
+
+
+async def test_a_thumb_up_does_not_reopen_what_was_resolved(api: Api) -> None:
+    await call(api, delivery(line("1")))
+    await finish(api)
+    await api.world.database.write(lambda c: c.execute(sa.text("UPDATE ticket SET state = 'resolved'")))
+    await call(api, delivery(line("2", text="", reaction="👍")))
+    await finish(api)
+    assert await rows(api, "SELECT state FROM ticket") == [("resolved",)]
+    assert await rows(api, "SELECT state FROM message WHERE direction = 'in' ORDER BY id") == [
+        ("ticketed",),
+        ("appended",),
+    ]
+
+
+async def test_what_the_database_refuses_as_it_is_lies_in_quarantine_and_the_rest_is_stored(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Arrivals.take
+
+    async def strange(self: Arrivals, items: Any, notices: Any = ()) -> Any:
+        if any(getattr(each, "text", "") == "poison" for each in items):
+            raise ValueError("the database does not take this")
+        return await take(self, items, notices)
+
+    monkeypatch.setattr(Arrivals, "take", strange)
+    answer = await call(api, delivery(line("1"), line("2", text="poison"), {"stop": "ann", "why": "opted_out"}))
+    assert answer.status_code == 200
+    assert await rows(api, "SELECT state, reason FROM message ORDER BY id") == [
+        ("received", None),
+        ("quarantined", "It could not be stored (ValueError)."),
+    ]
+    assert await rows(api, "SELECT suppressed FROM address") == [("opted_out",)]

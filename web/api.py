@@ -184,11 +184,14 @@ def _message(row: AnyRow) -> dict[str, Any]:
     message: dict[str, Any] = {
         "id": str(row.id),
         "direction": row.direction,
+        "channel": row.channel,
         "at": tickets.iso(row.stored_at),
         "text": row.text,
         "subject": row.subject,
         "state": row.out_state or row.state,
     }
+    if parts := (row.extra or {}).get("parts"):
+        message["parts"] = parts
     if row.direction == "in":
         message |= {"sender": row.address, "sender_name": row.name, "external_id": row.external_id, "tags": row.tags}
     else:
@@ -211,6 +214,18 @@ class Body(BaseModel):
 
 class TextBody(Body):
     text: str = Field(min_length=1)
+
+
+class ReplyBody(TextBody):
+    channel: str = Field(default="", description="another channel of the same customer; the ticket's own without")
+    address: str = Field(default="", description="the customer's address there; needed only where they have several")
+
+    @property
+    def by(self) -> tuple[str, str] | None:
+        """Raises `InvalidInput`."""
+        if self.address and not self.channel:
+            raise InvalidInput("channel", "An address needs its channel.")
+        return (self.channel, self.address) if self.channel else None
 
 
 class TransferBody(Body):
@@ -275,8 +290,9 @@ def _answered(connection: Connection, caller: str, key: str, asked: str) -> dict
 
 
 @routes.post("/tickets/{number}/reply")
-async def reply(request: Request, caller: Asking, number: str, body: TextBody, key: Key = None) -> Response:
-    return await _do(request, caller, number, key, body, web_of(request).verbs.reply(body.text))
+async def reply(request: Request, caller: Asking, number: str, body: ReplyBody, key: Key = None) -> Response:
+    verb = web_of(request).verbs.reply(body.text, by=body.by)
+    return await _do(request, caller, number, key, body, verb)
 
 
 @routes.post("/tickets/{number}/note")

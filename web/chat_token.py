@@ -1,4 +1,8 @@
-"""A visitor's token: who holds it is the visitor. Signed, dated, and bound to the site that the widget stands on."""
+"""A visitor's token: who holds it is the visitor. Signed, dated, and bound to the site that the widget stands on.
+
+PyJWT is imported with the first visitor: where `cryptography` is installed it loads all of it, 12 MB for signatures of
+kinds that are not used here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-import jwt
 
 from domain import Forbidden
 
@@ -40,11 +42,15 @@ class Tokens:
         self._lasts = lasts
 
     def make(self, visitor: Visitor, now: datetime) -> str:
+        import jwt
+
         claims = {"aud": _AUDIENCE, "sub": visitor.session, "site": visitor.site, "iat": now, "exp": now + self._lasts}
         return jwt.encode(claims, self._key, algorithm=_METHOD)
 
     def read(self, token: str, *, site: str | None = None) -> Visitor:
         """Who holds it. `site`: where it is used, when the channel tells. Raises `BadToken`."""
+        import jwt
+
         try:
             claims = jwt.decode(
                 token, self._key, algorithms=[_METHOD], audience=_AUDIENCE,

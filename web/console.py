@@ -5,9 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from web import (
+    console_customer,
     console_intake,
     console_live,
     console_me,
+    console_parts,
     console_queue,
     console_review,
     console_signin,
@@ -23,8 +25,10 @@ for part in (
     console_signin,
     console_queue,
     console_ticket,
+    console_parts,
     console_verbs,
     console_review,
+    console_customer,
     console_intake,
     console_me,
     console_live,

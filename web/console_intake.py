@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from channels import Health, mail_parse
 from domain import Message, Unavailable
-from storage import console, counts, messages, outbox
+from storage import console, counts, messages, outbox, rates
 from storage.types import AnyRow
 from web import console_labels as labels
 from web.auth import Posted, Visit, leading, leading_posted
@@ -25,6 +25,8 @@ from web.words import N_
 routes = APIRouter(route_class=ConsoleRoute, include_in_schema=False)
 
 _MOST = 50
+#: an accepted message that waits longer for its ticket is late
+_LATE = timedelta(minutes=1)
 _UNREADABLE = N_("It still cannot be read. It stays in quarantine, with the new reason.")
 
 
@@ -150,13 +152,22 @@ class ChannelRow:
     healths: tuple[Health, ...]
     outgoing: bool
     outbox: dict[str, int]
+    #: what became of what went out in the last hour
+    results: rates.Results
+    #: when the oldest message was stored that is accepted and not yet ticketed
+    oldest: datetime | None
+    #: requests on this machine's disk, which came while the database was down
+    spooled: int
+    #: requests without a valid signature since this process started
+    refused: int
 
     @property
     def shape(self) -> str:
         """ok, warn or bad: the worst of what is known."""
         if self.ledger.missing or any(not health.ok for health in self.healths):
             return "bad"
-        return "warn" if self.stuck or self.outbox.get("failed") or self.outbox.get("unknown") else "ok"
+        late = self.oldest is not None and datetime.now(UTC) - self.oldest > _LATE
+        return "warn" if self.stuck or late or self.results.errors or self.spooled or self.refused else "ok"
 
     @property
     def stuck(self) -> bool:
@@ -164,34 +175,60 @@ class ChannelRow:
         return not self.outgoing and bool(self.outbox.get("queued"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the page reads of the database, in one transaction."""
+
+    ledgers: list[counts.Ledger]
+    states: dict[tuple[str, str], int]
+    results: dict[str, rates.Results]
+    oldest: dict[str, datetime]
+    tally: console.Counts
+
+
 @routes.get("/console/intake/health")
 async def show_health(request: Request, visit: Annotated[Visit, Depends(leading)]) -> Response:
     web = visit.web
 
-    def query(connection: Connection) -> tuple[list[counts.Ledger], dict[tuple[str, str], int], console.Counts]:
-        tally = console.counts(connection, visit.person.id)
-        return counts.ledgers(connection), outbox.states(connection), tally
+    def query(connection: Connection) -> _Seen:
+        return _Seen(
+            counts.ledgers(connection),
+            outbox.states(connection),
+            rates.results(connection, datetime.now(UTC)),
+            rates.oldest_waiting(connection),
+            console.counts(connection, visit.person.id),
+        )
 
-    ledgers, states, tally = await web.database.read(query)
+    seen = await web.database.read(query)
+    ledgers = seen.ledgers
     depth: int | None = None
     with suppress(Unavailable):
         depth = await web.queue.depth()
     healths = await web.all_healths()
+    hooks = web.hooks
+    spooled = await asyncio.to_thread(hooks.spooled) if hooks is not None else {}
+    refused = hooks.refused if hooks is not None else {}
     known = {ledger.channel for ledger in ledgers}
-    ledgers += [counts.Ledger(name) for name in sorted({_channel(each) for each in healths} - known)]
+    on = {_channel(each) for each in healths} | (set(hooks.known) if hooks is not None else set())
+    ledgers += [counts.Ledger(name) for name in sorted(on - known)]
     outgoing = set(web.outgoing())
     rows = [
         ChannelRow(
             ledger,
             tuple(each for each in healths if _channel(each) == ledger.channel),
             ledger.channel in outgoing,
-            {state: n for (channel, state), n in states.items() if channel == ledger.channel},
+            {state: n for (channel, state), n in seen.states.items() if channel == ledger.channel},
+            seen.results.get(ledger.channel, rates.Results(0, 0)),
+            seen.oldest.get(ledger.channel),
+            spooled.get(ledger.channel, 0),
+            refused.get(ledger.channel, 0),
         )
         for ledger in ledgers
     ]
     return page(
         request, "health.html", visit=visit, rows=rows, depth=depth, checked_at=datetime.now(UTC),
-        missing=sum(abs(row.ledger.missing) for row in rows), active="intake", part="health", **rail(visit, tally),
+        missing=sum(abs(row.ledger.missing) for row in rows), active="intake", part="health",
+        **rail(visit, seen.tally),
     )  # fmt: skip
 
 

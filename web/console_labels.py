@@ -39,6 +39,23 @@ RISKS = _table(
         "media": N_("Media"),
     }
 )
+PARTS = _table(
+    {
+        "image": N_("Picture"),
+        "audio": N_("Voice"),
+        "video": N_("Video"),
+        "file": N_("File"),
+        "sticker": N_("Sticker"),
+        "location": N_("Place"),
+        "contact": N_("Contact"),
+        "reaction": N_("Reaction"),
+        "button": N_("Button pressed"),
+        "story": N_("Story"),
+        "link": N_("Web link"),
+        "call": N_("Call"),
+        "unknown": N_("A kind of message that Sluice does not know; see the original"),
+    }
+)
 CHANNELS = _table(
     {
         "mail": N_("Mail"),
@@ -144,6 +161,59 @@ CODES = _table(
         "no_answer": N_("Customer does not answer"),
     }
 )
+#: why two customers were joined
+EVIDENCE = _table(
+    {
+        "same_number": N_("Same phone number, vouched for by both channels"),
+        "code": N_("A code sent to the other address was said here"),
+        "agent": N_("Decided by a person"),
+    }
+)
+#: why two customers may be one
+HINTS = _table(
+    {
+        "same_number": N_("Same phone number"),
+        "caller": N_("Same phone number, as the caller showed it"),
+        "contact": N_("Left as contact in the chat, not confirmed"),
+        "same_address": N_("Same address on another channel, not confirmed"),
+        "identity": N_("Both named this identity number"),
+    }
+)
+#: why customers are not joined or parted
+IDENTITY_REFUSALS = _table(
+    {
+        "same": N_("They are one customer already."),
+        "differ": N_("They named different identity numbers: they are two people and cannot be joined."),
+        "erased": N_("This customer was erased."),
+        "undone": N_("It was undone before."),
+        "unknown": N_("There is no such customer. Enter a ticket number or a whole address."),
+        "several": N_("Several customers have this address. Enter a ticket number."),
+        "address": N_("Enter a mail address, or a phone number with its country: +86138…"),
+        "enough": N_("Enough codes were sent for now. Wait an hour."),
+        "reason": N_("Say why, so that nobody need guess."),
+    }
+)
+#: why an address cannot carry an answer
+NO_WAY = _table(
+    {
+        "mute": N_("This channel only brings messages and takes no answers."),
+        "no_way": N_("This channel has no way out now."),
+        "bounced": N_("Messages to this address came back."),
+        "chosen": N_("The customer takes no messages there."),
+        "window": N_("The time for answers on this channel is over until the customer writes again."),
+        "other": N_("This address is not the customer's any more. Load the page again."),
+    }
+)
+#: the same in a word or two, beside the address
+NO_WAY_SHORT = _table(
+    {
+        "mute": N_("takes no answers"),
+        "no_way": N_("no way out"),
+        "bounced": N_("unreachable"),
+        "chosen": N_("wants no messages"),
+        "window": N_("time for answers over"),
+    }
+)
 DONE = _table(
     {
         "replied": N_("Reply queued for sending."),
@@ -163,6 +233,9 @@ DONE = _table(
         "revived": N_("It goes the usual way again and will be a ticket in a moment."),
         "retried": N_("Tried again. If it works, it will be a ticket in a moment."),
         "discarded": N_("Discarded. The original is kept."),
+        "joined": N_("Joined. It can be undone."),
+        "parted": N_("Parted again."),
+        "code_sent": N_("Code queued for sending. The customer says it here."),
         "language": N_("Language changed."),
         "password": N_("Password changed."),
     }

@@ -10,7 +10,8 @@ from typing import Any
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -90,7 +91,15 @@ def environment(words: Words) -> Environment:
         "public_number": public_number,
         "script_words": {name: words.gettext(text) for name, text in _SCRIPT.items()},
     }
-    env.filters["name_of"] = lambda name, table: labels.label(words, table, str(name))
+
+    @pass_context
+    def name_of(context: Context, name: object, table: Mapping[str, str]) -> str:
+        visit = context.get("visit")
+        if table is labels.CHANNELS and visit is not None and (own := visit.web.desk.channel_names.get(str(name))):
+            return str(own[words.language])
+        return labels.label(words, table, str(name))
+
+    env.filters["name_of"] = name_of
     env.filters["n"] = words.number
     env.filters["iso"] = lambda at: at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return env

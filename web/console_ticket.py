@@ -18,10 +18,14 @@ from starlette.responses import Response
 from channels import mail_parse
 from domain import MOVES, Forbidden, TicketState, public_number
 from nlu.entities_numbers import PERSONAL, masked
-from storage import console, customers, events, messages, people, tickets
+from router.identity import mask
+from router.replies import Replies, Way
+from storage import console, customers, events, messages, parts, people, tickets
 from storage.types import AnyRow
+from web import console_parts
 from web import console_views as views
 from web.auth import Visit, signed_in
+from web.console_customer import Kin, answering, kin_of
 from web.console_page import HEADERS, ConsoleRoute, page
 from web.console_queue import check_queue, listing, place_of, queue_name, rail
 
@@ -43,6 +47,7 @@ class Entry:
 
     message: AnyRow | None = None
     files: list[AnyRow] = field(default_factory=list)
+    parts: list[console_parts.Shown] = field(default_factory=list)
     events: list[tuple[AnyRow, str]] = field(default_factory=list)
 
     @property
@@ -57,6 +62,7 @@ class Loaded:
     row: AnyRow
     messages: Sequence[AnyRow]
     files: Sequence[AnyRow]
+    media: Sequence[AnyRow]
     events: Sequence[AnyRow]
     others: Sequence[AnyRow]
     addresses: Sequence[AnyRow]
@@ -71,6 +77,7 @@ def load(connection: Connection, ticket_id: int, person_id: int) -> Loaded:
         row,
         said,
         messages.attachments(connection, [each.id for each in said]) if said else [],
+        parts.of_messages(connection, [each.id for each in said if (each.extra or {}).get("parts")]),
         events.of_ticket(connection, ticket_id),
         console.of_customer(connection, row.customer_id, but=ticket_id),
         customers.addresses(connection, row.customer_id),
@@ -96,13 +103,29 @@ async def loaded(visit: Visit, number: str) -> Loaded:
     return found
 
 
-def timeline(visit: Visit, found: Loaded) -> list[Entry]:
-    """Messages in order, with the events between them folded."""
+def said(found: Loaded, *, after: int = 0) -> list[Entry]:
+    """The messages, each with its parts and the files that are no part's content."""
     files: dict[int, list[AnyRow]] = {}
     for each in found.files:
         files.setdefault(each.message_id, []).append(each)
+    media: dict[int, list[AnyRow]] = {}
+    for each in found.media:
+        media.setdefault(each.message_id, []).append(each)
+    entries = []
+    for each in found.messages:
+        if each.id <= after:
+            continue
+        mine, fetched = files.get(each.id, []), media.get(each.id, [])
+        of_parts = {medium.attachment_id for medium in fetched}
+        rest = [file for file in mine if file.id not in of_parts]
+        entries.append(Entry(message=each, files=rest, parts=console_parts.shown(each, fetched, mine)))
+    return entries
+
+
+def timeline(visit: Visit, found: Loaded) -> list[Entry]:
+    """Messages in order, with the events between them folded."""
     moments: list[tuple[datetime, int, Entry]] = [
-        (each.stored_at, each.id, Entry(message=each, files=files.get(each.id, []))) for each in found.messages
+        (each.message.stored_at, each.id, each) for each in said(found) if each.message is not None
     ]
     for each in found.events:
         if each.kind not in views.SHOWN_BY_MESSAGES:
@@ -158,6 +181,7 @@ def context(visit: Visit, found: Loaded) -> dict[str, Any]:
         "closed": row.state == "closed",
         "departments": desk.taxonomy.departments,
         "linked": public_number(row.linked_id) if row.linked_id else "",
+        "mask": mask,
         "mail_originals": {each.id for each in found.messages if each.channel == "mail" and each.direction == "in"},
     }  # fmt: skip
 
@@ -174,8 +198,10 @@ async def ticket_page(
     mode: str = "reply",
     problem: str = "",
     key: str = "",
+    by: str = "",
+    who_problem: str = "",
 ) -> Response:
-    """The whole page; `typed` and `problem` after a form that could not be taken."""
+    """The whole page; `typed`, `by` and the problems after a form that could not be taken."""
     try:
         found = await loaded(visit, number)
     except Foreign as error:
@@ -190,6 +216,7 @@ async def ticket_page(
         rows, _more, _counts = await listing(visit, place)
     entries = timeline(visit, found)
     hidden = 0 if all_shown else max(0, len(entries) - _SHOWN)
+    kin, ways = await visit.web.database.read(lambda connection: _around(connection, visit, found))
     return page(
         request,
         "ticket.html",
@@ -203,15 +230,26 @@ async def ticket_page(
         current=public_number(found.row.id),
         entries=entries[hidden:],
         hidden_entries=hidden,
-        conflict=status == 409,
+        conflict=status == 409 and not who_problem,
         typed=typed,
         mode=mode,
         problem=problem,
         # One key a form: a double click or a reload after sending has one effect.
         key=key or secrets.token_urlsafe(12),
+        kin=kin,
+        answer=answering(visit, found.row, ways, by),
+        customer_id=found.row.customer_id,
+        back=public_number(found.row.id),
+        who_problem=who_problem,
         **context(visit, found),
         **rail(visit, found.counts),
     )
+
+
+def _around(connection: Connection, visit: Visit, found: Loaded) -> tuple[Kin, Sequence[Way]]:
+    """Who the customer may be, and by which of their addresses they could be answered."""
+    desk, row = visit.web.desk, found.row
+    return kin_of(connection, desk, row.customer_id, found.addresses), Replies(desk).ways(connection, row)
 
 
 @routes.get("/console/t/{number}")
@@ -235,11 +273,13 @@ async def show_changes(
 ) -> Response:
     """What is new on an open ticket: messages to append, and the small parts that changed, out of band."""
     found = await loaded(visit, number)
-    entries = [Entry(message=each) for each in found.messages if each.id > after]
-    for entry in entries:
-        entry.files = [each for each in found.files if each.message_id == entry.id]
+    entries = said(found, after=after)
+    # What was being fetched when the page was made may be here by now.
+    fetched = [each for each in said(found) if 0 < each.id <= after and any(part.media for part in each.parts)]
     origin = from_ if place_of(from_) is not None else ""
-    return page(request, "_live.html", visit=visit, entries=entries, origin=origin, **context(visit, found))
+    return page(
+        request, "_live.html", visit=visit, entries=entries, fetched=fetched, origin=origin, **context(visit, found)
+    )
 
 
 # --- originals and files ----------------------------------------------------------------------------------------------

@@ -7,13 +7,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from sqlalchemy import Connection
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
+from channels import pieces, too_long
+from channels.sms_text import segments
 from domain import Conflict, ForbiddenMove, InvalidInput, NotFound, Priority, TicketState, public_number
+from router.identity import Identity
+from router.replies import NoWay
 from router.tickets import Actor
 from storage import console, tickets
+from storage.customers import Place
+from web import console_labels as labels
 from web.auth import Posted, posted
-from web.console_page import FIELDS, ConsoleRoute, done, is_fragment, page
+from web.console_customer import REFUSED, why
+from web.console_page import FIELDS, HEADERS, ConsoleRoute, done, is_fragment, page
 from web.console_queue import place_of
 from web.console_ticket import Foreign, ticket_page
 from web.words import N_
@@ -23,6 +30,8 @@ routes = APIRouter(route_class=ConsoleRoute, include_in_schema=False)
 Verb = Callable[[Connection, int, Actor], None]
 
 _NEWER = N_("The customer wrote again. Read it, then send.")
+_PIECES = N_("goes out as %(num)s messages")
+_TOO_LONG = N_("This is longer than the channel carries. Shorten it, then send.")
 _REFUSED = N_("The ticket cannot take this now. Somebody may have changed it.")
 
 
@@ -63,7 +72,9 @@ async def say(request: Request, number: str, form: Annotated[Posted, Depends(pos
         if mode == "note":
             verb = visit.web.verbs.note(text)
         else:
-            verb = visit.web.verbs.reply(text, then=then, seen=int(seen) if seen.isdecimal() else None)
+            verb = visit.web.verbs.reply(
+                text, then=then, seen=int(seen) if seen.isdecimal() else None, by=_place(form.text("by"))
+            )
         await carry_out(form, number, _once(verb, visit.actor.name, key) if key else verb)
     except (InvalidInput, Conflict, ForbiddenMove) as error:
         return await _again(request, form, number, error, mode)
@@ -73,6 +84,12 @@ async def say(request: Request, number: str, form: Annotated[Posted, Depends(pos
         response.headers["HX-Trigger"] = "said"
         return response
     return done(back(form, number), said)
+
+
+def _place(value: str) -> Place | None:
+    """The address that was chosen to answer to; None: the ticket's own."""
+    channel, _, where = value.partition(" ")
+    return (channel, where) if where else None
 
 
 def _once(verb: Verb, caller: str, key: str) -> Verb:
@@ -90,14 +107,16 @@ async def _again(
 ) -> Response:
     """The form once more, with what was typed and what is wrong."""
     visit = form.visit
-    if isinstance(error, InvalidInput):
-        problem = FIELDS.get(error.field, FIELDS["text"])
+    if isinstance(error, NoWay):
+        problem = labels.NO_WAY[error.kind]
+    elif isinstance(error, InvalidInput):
+        problem = _TOO_LONG if error.field == "text" and form.text("text").strip() else FIELDS["text"]
     else:
         problem = _NEWER if isinstance(error, Conflict) else _REFUSED
     if not is_fragment(request):
         return await ticket_page(
             request, visit, number, origin=form.text("from"), status=error.status, typed=form.text("text"),
-            mode=mode, problem=visit.words.gettext(problem), key=form.text("key"),
+            mode=mode, problem=visit.words.gettext(problem), key=form.text("key"), by=form.text("by"),
         )  # fmt: skip
     newer = []
     if isinstance(error, Conflict):
@@ -111,6 +130,28 @@ async def _again(
 
 
 # --- the small verbs --------------------------------------------------------------------------------------------------
+
+
+@routes.post("/console/t/{number}/cost")
+async def cost(number: str, form: Annotated[Posted, Depends(posted)]) -> Response:
+    """What a channel makes of the text that is being written: its segments or messages; nothing where it is one."""
+    del number
+    visit, place = form.visit, _place(form.text("by"))
+    channel = place[0] if place is not None else form.text("channel")
+    limits = visit.web.desk.carries.get(channel)
+    text = form.text("text").strip()
+    said = ""
+    if limits is not None and too_long(text, limits):
+        said = visit.words.gettext(_TOO_LONG)
+    elif text and channel == "sms":
+        found = segments(text)
+        said = visit.words.ngettext(
+            "%(num)s SMS segment (%(coding)s)", "%(num)s SMS segments (%(coding)s)",
+            found.count, num=found.count, coding=found.encoding,
+        )  # fmt: skip
+    elif limits is not None and (n := len(pieces(text, limits))) > 1:
+        said = visit.words.gettext(_PIECES, num=n)
+    return PlainTextResponse(said, headers=HEADERS)
 
 
 @routes.post("/console/t/{number}/assign")
@@ -172,3 +213,18 @@ async def send_again(number: str, message_id: int, form: Annotated[Posted, Depen
     await carry_out(form, number, form.visit.web.verbs.send_again(message_id))
     form.visit.web.nudge()
     return done(back(form, number), "again")
+
+
+@routes.post("/console/t/{number}/code")
+async def send_code(request: Request, number: str, form: Annotated[Posted, Depends(posted)]) -> Response:
+    """A code goes to another address, to make sure that it is this customer's."""
+    visit, where = form.visit, form.text("address").strip()
+    channel = form.text("channel") or ("mail" if "@" in where else "sms")
+    try:
+        await carry_out(form, number, Identity(visit.web.desk).send_code(channel, where))
+    except REFUSED as error:
+        problem = visit.words.gettext(why(error))
+        origin = form.text("from")
+        return await ticket_page(request, visit, number, origin=origin, status=error.status, who_problem=problem)
+    visit.web.nudge()
+    return done(back(form, number), "code_sent")

@@ -168,6 +168,8 @@ def why_here(row: AnyRow, desk: Desk, words: Words) -> str:
     if rule == "triage.uncertified":
         return words.gettext("The model guessed %(intent)s, %(sure)s; it may not route alone in this language yet.",
                              intent=intent, sure=sure)  # fmt: skip
+    if rule == "triage.nothing_said":
+        return words.gettext("It holds no words yet (a picture, a call); the first words decide where it goes.")
     if rule == "triage.out_of_scope":
         return words.gettext("The model found none of our matters in it; people decide.")
     if rule == "risk.self_harm":
@@ -248,6 +250,20 @@ def event_sentence(event: AnyRow, desk: Desk, words: Words) -> str:
             return _("Outgoing message: the result was unknown, it is sent once more.")
         case "requeued":
             return _("%(who)s had it sent again.", who=who)
+        case "withdrawn":
+            return _("The customer took a message back.")
+        case "rated":
+            return _("The customer gave %(score)s of 5.", score=data.get("score", ""))
+        case "merged":
+            why = labels.label(words, labels.EVIDENCE, str(data.get("evidence", "")))
+            return _("Customers joined by %(who)s: %(why)s.", who=who, why=why)
+        case "unmerged":
+            return _("%(who)s parted joined customers again.", who=who)
+        case "merge_refused":
+            return _("The code was right, but the customers named different identity numbers. They stay apart.")
+        case "code_sent":
+            channel = labels.label(words, labels.CHANNELS, str(data.get("channel", "")))
+            return _("%(who)s had a code sent by %(channel)s, to be said here.", who=who, channel=channel)
         case "duplicate_differs":
             return _("The same message came again with other content; the first stays.")
         case _:
@@ -255,7 +271,9 @@ def event_sentence(event: AnyRow, desk: Desk, words: Words) -> str:
 
 
 #: events that a message in the timeline already says
-SHOWN_BY_MESSAGES = frozenset({"replied", "noted", "appended", "acknowledgement", "care", "sent", "delivered"})
+SHOWN_BY_MESSAGES = frozenset(
+    {"replied", "noted", "appended", "acknowledgement", "care", "status", "sent", "delivered", "media_fetched"}
+)
 
 
 def runners_up(row: AnyRow) -> Sequence[tuple[str, float]]:

@@ -45,14 +45,15 @@ class Web:
         return self.desk.public_url.startswith("https://")
 
     async def all_healths(self) -> list[Health]:
-        """How the channels' sources are, in whichever process they run. Raises `Unavailable`."""
+        """How the channels' sources, ways out and accounts are, in whichever process they run. Raises `Unavailable`."""
         now = datetime.now(UTC)
-        return [
-            Health(row.name, row.ok, row.detail)
-            if now - row.at < health.SILENT
-            else Health(row.name, False, "no process that reads it has said anything for a minute")
-            for row in await self.database.read(health.told)
-        ]
+        found = []
+        for row in await self.database.read(health.told):
+            if now - row.at < health.SILENT:
+                found.append(Health(row.name, row.ok, row.detail))
+            elif not health.PASSING.search(row.name):
+                found.append(Health(row.name, False, "no process that reads it has said anything for a minute"))
+        return found
 
 
 def web_of(connection: Request | WebSocket) -> Web:

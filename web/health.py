@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ from sqlalchemy import Connection
 from channels import Health
 from domain import Forbidden, Unavailable
 from router.intake import LAG_BOUNDS
-from storage import counts, outbox, schema, tallies, tickets
+from storage import counts, outbox, rates, schema, tallies, tickets
 from web.context import Web, web_of
 
 routes = APIRouter(tags=["health"])
@@ -93,7 +94,7 @@ async def metrics(request: Request) -> Response:
     except Unavailable:
         depth = None
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Given([*collected, *_gauges(depth, await web.all_healths())]))
+    registry.register(_Given([*collected, *_gauges(depth, await web.all_healths()), *await _of_hooks(web)]))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -128,10 +129,48 @@ class _Given(Collector):
 def _gauges(depth: int | None, healths: Sequence[Health]) -> list[Metric]:
     queue = GaugeMetricFamily("sluice_queue_depth", "Rings that wait or are being worked on; -1 = queue down")
     queue.add_metric([], -1 if depth is None else depth)
-    up = GaugeMetricFamily("sluice_channel_up", "A mailbox is being read", labels=["channel"])
+    up = GaugeMetricFamily(
+        "sluice_channel_up", "A source is read, a way out works, an account is good, it is not strangely quiet",
+        labels=["channel"],
+    )  # fmt: skip
     for health in healths:
         up.add_metric([health.name], float(health.ok))
     return [queue, up]
+
+
+async def _of_hooks(web: Web) -> list[Metric]:
+    """Of this process and this machine alone: the database knows nothing of them."""
+    refused = CounterMetricFamily("sluice_hook_refused", "Requests without a valid signature", labels=["channel"])
+    spooled = GaugeMetricFamily("sluice_spooled", "Requests on this machine's disk", labels=["channel"])
+    if web.hooks is not None:
+        waiting = await asyncio.to_thread(web.hooks.spooled)
+        for name in web.hooks.known:
+            refused.add_metric([name], web.hooks.refused[name])
+            spooled.add_metric([name], waiting.get(name, 0))
+    return [refused, spooled]
+
+
+def _of_channels(connection: Connection, ledgers: Sequence[counts.Ledger]) -> list[Metric]:
+    now = datetime.now(UTC)
+    last_in = GaugeMetricFamily("sluice_channel_last_in_seconds", "When a message last came in", labels=["channel"])
+    last_out = GaugeMetricFamily("sluice_channel_last_out_seconds", "When an answer last went out", labels=["channel"])
+    for ledger in ledgers:
+        if ledger.last_in is not None:
+            last_in.add_metric([ledger.channel], ledger.last_in.timestamp())
+        if ledger.last_out is not None:
+            last_out.add_metric([ledger.channel], ledger.last_out.timestamp())
+    errors = GaugeMetricFamily(
+        "sluice_channel_error_ratio", "Share of what went out in the last hour that failed", labels=["channel"]
+    )
+    for channel, result in sorted(rates.results(connection, now).items()):
+        errors.add_metric([channel], result.rate)
+    waits = GaugeMetricFamily(
+        "sluice_channel_oldest_waiting_seconds", "Age of the oldest message accepted but not ticketed",
+        labels=["channel"],
+    )  # fmt: skip
+    for channel, at in sorted(rates.oldest_waiting(connection).items()):
+        waits.add_metric([channel], (now - at).total_seconds())
+    return [last_in, last_out, errors, waits]
 
 
 def _collect(connection: Connection) -> list[Metric]:
@@ -140,7 +179,8 @@ def _collect(connection: Connection) -> list[Metric]:
         "sluice_messages_ended", "Messages by their end, received = on the way", labels=["channel", "state"]
     )
     missing = GaugeMetricFamily("sluice_messages_missing", "Accepted and in no state: must be 0", labels=["channel"])
-    for ledger in counts.ledgers(connection):
+    ledgers = counts.ledgers(connection)
+    for ledger in ledgers:
         accepted.add_metric([ledger.channel], ledger.accepted)
         for state in ("ticketed", "appended", "automatic", "quarantined", "received"):
             ended.add_metric([ledger.channel, state], getattr(ledger, state))
@@ -154,7 +194,7 @@ def _collect(connection: Connection) -> list[Metric]:
     held = CounterMetricFamily("sluice_answers_held", "Automatic answers held back, by reason", labels=["reason"])
     for name, n in sorted(tallies.starting_with(connection, "held:").items()):
         held.add_metric([name.removeprefix("held:")], n)
-    return [accepted, ended, missing, out, active, held, _lag(connection)]
+    return [accepted, ended, missing, out, active, held, _lag(connection), *_of_channels(connection, ledgers)]
 
 
 def _lag(connection: Connection) -> Metric:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from channels import Channel, Request
-from domain import ChannelError, OutState, PartKind
+from domain import ChannelError, OutState, PartKind, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Example:
     call: Call
     texts: Sequence[str]
     kinds: Sequence[PartKind] = ()
+    #: records that are kept as unreadable, each with its reason
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,26 @@ class Samples:
     too_long: str = ""
     #: signs any body as the provider would: for fuzzing
     sign: Callable[[bytes], Call] | None = None
+    #: the same where the address is signed too: a body at the address of an example
+    sign_at: Callable[[bytes, Call], Call] | None = None
     #: provider's answer (status, headers, body) to a sending -> what `send` must raise, by its marks
     errors: Sequence[tuple[str, int, Mapping[str, str], bytes, Mapping[str, Any]]] = ()
+    #: the channel with its provider at a base URL (a server that answers as told); None where nothing is sent
+    at: Callable[[str], Channel] | None = None
+    #: what the provider says when it took a message: status, headers, body
+    taken: tuple[int, Mapping[str, str], bytes] | None = None
+    #: what its other addresses answer, by the start of their paths; or how that is made of the sendings it took
+    beside: Mapping[str, bytes | Callable[[list[bytes]], bytes]] = field(default_factory=dict)
+    #: a reply that the channel would send
+    reply: Reply | None = None
+
+
+class NoLeases:
+    """Nobody else is there."""
+
+    async def hold(self, name: str, seconds: float) -> bool:
+        del name, seconds
+        return True
 
 
 def request_of(channel: str, call: Call, **changes: Any) -> Request:

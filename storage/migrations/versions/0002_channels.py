@@ -16,6 +16,10 @@ def upgrade() -> None:
         outbox.add_column(sa.Column("done", sa.Integer(), nullable=False, server_default="0"))
     with op.batch_alter_table("outbox") as outbox:
         outbox.alter_column("done", server_default=None, existing_type=sa.Integer(), existing_nullable=False)
+    # With the channel, or what waits for one without a way out is walked through each second for all the others.
+    op.drop_index("ix_outbox_due", "outbox")
+    queued = sa.text("state = 'queued'")
+    op.create_index("ix_outbox_due", "outbox", ["channel", "next_at"], sqlite_where=queued, postgresql_where=queued)
     unfinished = sa.text("(state = 'queued' OR state = 'sending')")
     op.create_index(
         "ix_outbox_unfinished", "outbox", ["address", "id"], sqlite_where=unfinished, postgresql_where=unfinished
