@@ -6,7 +6,6 @@ writes; what another worker changed meanwhile raises `Conflict`, and the batch i
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -36,7 +35,9 @@ from router.intake_values import (
     Target,
     View,
     bare_subject,
+    lags,
     lookup_keys,
+    new_ticket,
     reacts,
     said,
     says_nothing,
@@ -183,46 +184,8 @@ class _Batch:
         if says_nothing(row):
             route = _NOTHING_SAID
         first_due, resolve_due = sla.due_times(row.stored_at, route.department, route.priority, self._desk.sla)
-        extra = row.extra or {}
         risk = [flag.value for flag in tags.risk]
-        target = Target(
-            None,
-            {
-                "token": secrets.token_urlsafe(24),
-                "version": 1,
-                "state": TicketState.NEW.value,
-                "department": route.department,
-                "priority": route.priority.value,
-                "owner_id": None,
-                "customer_id": known.customer_id,
-                "channel": row.channel,
-                "account": row.account,
-                "address": extra.get("reply_to") or row.address,
-                "subject": row.subject[:500],
-                "snippet": snippet(row),
-                "language": tags.language.value,
-                "intent": tags.intent,
-                "sentiment": tags.sentiment.value,
-                "risk": risk,
-                "tags": list(route.tags),
-                "route": {"rule": route.rule, **route.why},
-                "look_first": route.look_first,
-                "alarm": "alert" if route.alert else "",
-                "linked_id": None,
-                "created_at": row.stored_at,
-                "updated_at": self._now,
-                "waiting_since": row.stored_at,
-                "first_due_at": first_due,
-                "first_response_at": None,
-                "resolve_due_at": resolve_due,
-                "resolved_at": None,
-                "closed_at": None,
-                "paused_at": None,
-                "alarms": [],
-                "next_alarm_at": None,
-                "answered_last": False,
-            },
-        )
+        target = Target(None, new_ticket(row, known.customer_id, tags, route, (first_due, resolve_due), self._now))
         target.values["next_alarm_at"] = self._next_alarm(target)
         data = {
             "message": row.id,
@@ -470,19 +433,4 @@ class _Batch:
             ],
         )
         came = Counter(item.prepared.row.channel for item in self._items)
-        self._answers.count(self._lags(), rates.came(came))
-
-    def _lags(self) -> dict[str, int]:
-        """The histogram of the time from receipt to the end, as counters: `lag:<channel>:<bound>`."""
-        counts: dict[str, int] = {}
-        for item in self._items:
-            lag = (self._now - item.prepared.row.stored_at).total_seconds()
-            channel = item.prepared.row.channel
-            bound = next((str(each) for each in LAG_BOUNDS if lag <= each), "+Inf")
-            for name, more in ((f"lag:{channel}:{bound}", 1), (f"lag_us:{channel}", int(lag * 1e6))):
-                counts[name] = counts.get(name, 0) + more
-        return counts
-
-
-#: seconds
-LAG_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
+        self._answers.count(lags(self._items, self._now), rates.came(came))

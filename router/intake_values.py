@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from domain import InState, PartKind, Route, Tags
+from domain import InState, PartKind, Route, Tags, TicketState
 from router.answers import Answer
 from storage import search, tickets
 from storage.types import AnyRow
@@ -59,6 +62,68 @@ class Item:
     answer: Answer | None = None
     #: the customer asks how far their matter is
     asks: bool = False
+
+
+def new_ticket(
+    row: AnyRow,
+    customer_id: int,
+    tags: Tags,
+    route: Route,
+    due: tuple[datetime | None, datetime | None],
+    now: datetime,
+) -> dict[str, Any]:
+    """The columns of the ticket that a message opens. `due`: of the first response, of the resolution."""
+    return {
+        "token": secrets.token_urlsafe(24),
+        "version": 1,
+        "state": TicketState.NEW.value,
+        "department": route.department,
+        "priority": route.priority.value,
+        "owner_id": None,
+        "customer_id": customer_id,
+        "channel": row.channel,
+        "account": row.account,
+        "address": (row.extra or {}).get("reply_to") or row.address,
+        "subject": row.subject[:500],
+        "snippet": snippet(row),
+        "language": tags.language.value,
+        "intent": tags.intent,
+        "sentiment": tags.sentiment.value,
+        "risk": [flag.value for flag in tags.risk],
+        "tags": list(route.tags),
+        "route": {"rule": route.rule, **route.why},
+        "look_first": route.look_first,
+        "alarm": "alert" if route.alert else "",
+        "linked_id": None,
+        "created_at": row.stored_at,
+        "updated_at": now,
+        "waiting_since": row.stored_at,
+        "first_due_at": due[0],
+        "first_response_at": None,
+        "resolve_due_at": due[1],
+        "resolved_at": None,
+        "closed_at": None,
+        "paused_at": None,
+        "alarms": [],
+        "next_alarm_at": None,
+        "answered_last": False,
+    }
+
+
+#: seconds
+LAG_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
+
+
+def lags(items: Sequence[Item], now: datetime) -> dict[str, int]:
+    """The histogram of the time from receipt to the end, as counters: `lag:<channel>:<bound>`."""
+    counts: dict[str, int] = {}
+    for item in items:
+        lag = (now - item.prepared.row.stored_at).total_seconds()
+        channel = item.prepared.row.channel
+        bound = next((str(each) for each in LAG_BOUNDS if lag <= each), "+Inf")
+        for name, more in ((f"lag:{channel}:{bound}", 1), (f"lag_us:{channel}", int(lag * 1e6))):
+            counts[name] = counts.get(name, 0) + more
+    return counts
 
 
 def lookup_keys(row: AnyRow) -> list[str]:

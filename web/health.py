@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from channels import Health
 from domain import Forbidden, Unavailable
-from router.intake import LAG_BOUNDS
+from router.intake_values import LAG_BOUNDS
 from storage import counts, outbox, rates, schema, tallies, tickets
 from web.context import Web, web_of
 
