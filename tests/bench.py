@@ -1,4 +1,4 @@
-"""The benchmarks: `python -m tests.bench [a b c d e f]`. docs/benchmarks.md says what each measures, and how."""
+"""The benchmarks: `python -m tests.bench [a b c d e f hooks]`. docs/benchmarks.md says what each measures, and how."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from collections.abc import Callable, Iterator
 from tests import bench_api, bench_big, bench_ingest, bench_workers
 from tests.bench_tools import CORE, Row, disk, fdatasync_p50, may_use_real_time
 
+
+def part_hooks() -> Iterator[Row]:
+    """What signs for eight providers takes seconds to import, which the others need not wait for."""
+    from tests import bench_hooks
+
+    yield from bench_hooks.part_hooks()
+
+
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "a": bench_ingest.part_a,
     "b": bench_api.part_b,
@@ -17,6 +25,7 @@ PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "d": bench_workers.part_d,
     "e": bench_big.part_e,
     "f": bench_api.part_f,
+    "hooks": part_hooks,
 }
 
 
