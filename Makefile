@@ -31,7 +31,7 @@ test: setup $(VENV)/.installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 lint: setup $(VENV)/.installed-dev
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy

@@ -49,7 +49,7 @@ def cell(note: Property, table: str, row: str, column: str, text: str = GOOD) ->
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "teardown":
         return
-    for name, value in dict.fromkeys(report.user_properties):
+    for name, value in report.user_properties:
         if name == _CELL:
             table, row, column, text = cast(tuple[str, str, str, str], value)
             cells = TABLES.setdefault(table, {}).setdefault(row, {})

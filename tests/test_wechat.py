@@ -5,7 +5,6 @@ wechatpy, which others wrote, signs and seals what comes in, and reads it as a s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import string
@@ -345,7 +344,7 @@ ENTITY = b'<!DOCTYPE x [<!ENTITY a "text">]>' + xml(MsgType=None).replace(b"</xm
     [b"", b"<xml></xml>", b"<xml/>", b"not xml", b"\xff\x00\xfe", BOMB, ENTITY, b"{", b"{}", b"[]", b"{" * 100_000,
      b"<x>" * 100_000, b"<x>" * 50_000 + b"</x>" * 50_000, b'<?xml version="1.0" encoding="klingon"?><xml/>',
      xml(FromUserName="x" * 5000), xml(MsgType=""), xml(ToUserName=None)],
-    ids=lambda body: hashlib.sha256(body).hexdigest()[:8],
+    ids=range(17),
 )  # fmt: skip
 def test_what_is_sealed_but_no_message_is_kept_whole(body: bytes) -> None:
     for call, changes in ((sealed(body or b" "), {}), (plain(body), {"mode": "plain"})):
