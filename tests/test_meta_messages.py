@@ -238,7 +238,7 @@ async def test_an_edit_an_unsent_message_and_a_reaction_end_on_the_one_ticket(ap
     assert reaction.extra["parts"] == [{"kind": "reaction", "text": "👍"}]
     await deliver(api, page(said(mid="m_1", is_deleted=True)))
     assert [incoming(database, each.id).text for each in (first, edited)] == ["", ""]
-    assert trail(database, ticket(database).id).count("withdrawn") == 2
+    assert trail(database, ticket(database).id).count("withdrawn") == 1
 
 
 async def test_an_unknown_echo_without_a_ticket_is_kept_and_opens_none(api: Api) -> None:
