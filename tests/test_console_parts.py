@@ -84,6 +84,7 @@ async def test_a_message_taken_back_says_so_and_a_picture_alone_waits_in_triage(
         "", channel=NAME, account="a", sender="bob", parts=(Part(kind=PartKind.IMAGE, reference={"id": "x"}),)
     )
     assert "It holds no words yet" in (await browser.get(f"/console/t/{number}")).text
+    assert "No words yet" in (await browser.get("/console/review")).text
 
 
 @pytest.mark.parametrize(
