@@ -19,7 +19,6 @@ import structlog
 from app_channels import channels
 from channels import Channel, Sender
 from channels.api import ApiSender
-from channels.replay import FakeSender
 from channels.webchat import WebChatSender
 from domain import SettingsError, Tags, Unavailable
 from nlu import Tagger, Text
@@ -296,7 +295,11 @@ def build(
     held = _Leases(database, secrets.token_hex(8))
     opened = channels(settings, held)
     senders |= {each.name: each.sender for each in opened if each.sender is not None}
-    senders |= {name: FakeSender(name=name) for name in pretended}
+    if pretended:
+        # Replay brings the parsing of mail along.
+        from channels.replay import FakeSender
+
+        senders |= {name: FakeSender(name=name) for name in pretended}
     desk = Desk(
         taxonomy=taxonomy,
         rules=rules,
