@@ -14,7 +14,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from tests.bench_api import drained
 from tests.bench_corpus import letters
 from tests.bench_tools import ROOT, Row, Running, World, disk, fresh_world, one_core, running
 from tests.meta_world import VERIFY
+from tests.processes import until
 from tests.provider_server import ProviderServer, Said
 from tests.samples import Call, Samples, instagram, messenger, phone, sms, telegram, webhook, wechat, whatsapp
 from tests.server_base import HOST
@@ -183,11 +183,7 @@ def settings(urls: Mapping[str, str]) -> dict[str, str]:
 def _stored(world: World, channel: str) -> int:
     """What of a channel was stored, once nothing of it waits on the disk: a hook may be too slow for its provider."""
     spool = Spool(world.folder / "spool" / channel)
-    until = time.monotonic() + 60.0
-    while spool.waiting():
-        if time.monotonic() > until:
-            raise RuntimeError("what was put aside is not brought in")
-        time.sleep(0.05)
+    until(lambda: not spool.waiting(), "what was put aside is brought in", every=0.05)
     return int(world.ask(f"SELECT count(*) FROM message WHERE direction = 'in' AND channel = '{channel}'"))
 
 
@@ -202,12 +198,8 @@ def _called(world: World, server: Running, channel: str, rate: float, seconds: f
 
 def _answered(world: World, *, within: float = 60.0) -> None:
     """Wait until the receipts are out, so that they burden no other channel; those of Telegram come last."""
-    until = time.monotonic() + within
     waiting = "SELECT count(*) FROM outbox WHERE state IN ('queued', 'sending') AND channel <> 'telegram'"
-    while world.ask(waiting):
-        if time.monotonic() > until:
-            raise RuntimeError("the receipts do not go out")
-        time.sleep(0.05)
+    until(lambda: not world.ask(waiting), "the receipts go out", within, every=0.05)
 
 
 _HEAD = f"{'sent':>6} {'200s':>6} {'p50 ms':>7} {'p99 ms':>7} {'max ms':>7} {'stored':>6}"

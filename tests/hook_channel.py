@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from channels import Answer, Limits, Parsed, Request
 from domain import (
     Attachment,
@@ -21,11 +23,15 @@ from domain import (
     PartKind,
     Receipt,
     Reply,
+    Role,
     Standing,
     Status,
     Unreadable,
     Withdrawal,
 )
+from router.tickets import Actor
+from tests.worlds import World
+from tests.worlds import message as incoming
 
 SECRET = b"a secret"
 NAME = "fake"
@@ -139,3 +145,18 @@ class FakeOut:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+# --- over a small world -----------------------------------------------------------------------------------------------
+
+AGENT = Actor("person:li", Role.AGENT)
+
+
+def line(text: str = "#claim_status where", sender: str = "ann", **values: Any) -> Message:
+    """A customer's line on this channel, as it lies in the store."""
+    given: dict[str, Any] = {"channel": NAME, "account": "a", "sender": sender, "thread": sender}
+    return incoming(text, **(given | values))
+
+
+async def rows(world: World, query: str) -> list[Any]:
+    return await world.database.read(lambda connection: [tuple(row) for row in connection.execute(sa.text(query))])

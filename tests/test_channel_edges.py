@@ -16,13 +16,11 @@ import sqlalchemy as sa
 from channels import Answer, Limits
 from domain import (
     ChannelError,
-    Message,
     OutState,
     Part,
     PartKind,
     Receipt,
     Reply,
-    Role,
     Standing,
     Status,
     Withdrawal,
@@ -31,30 +29,18 @@ from domain import (
 from router.arrivals import note
 from router.delivery import Delivery
 from router.media import Media
-from router.tickets import Actor
 from settings import Settings
 from storage import customers, erase, search, tickets, told
 from storage.database import Database
 from storage.spool import Spool
 from tests.api_world import Api, serving
-from tests.hook_channel import NAME, FakeFetcher, FakeHook, FakeOut, delivery
-from tests.worlds import World, make_world, message
-
-AGENT = Actor("person:li", Role.AGENT)
+from tests.hook_channel import AGENT, NAME, FakeFetcher, FakeHook, FakeOut, delivery, line, rows
+from tests.worlds import World, make_world
 
 
 @pytest.fixture
 def world(database: Database, settings: Settings) -> World:
     return make_world(database, settings)
-
-
-def line(text: str = "#claim_status where", sender: str = "ann", **values: Any) -> Message:
-    given: dict[str, Any] = {"channel": NAME, "account": "a", "sender": sender, "thread": sender}
-    return message(text, **(given | values))
-
-
-async def rows(world: World, query: str) -> list[Any]:
-    return await world.database.read(lambda connection: [tuple(row) for row in connection.execute(sa.text(query))])
 
 
 async def change(world: World, statement: str) -> None:

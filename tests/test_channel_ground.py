@@ -18,40 +18,28 @@ from domain import (
     ChannelError,
     ForbiddenMove,
     InvalidInput,
-    Message,
     OutState,
     Part,
     PartKind,
     Receipt,
     Reply,
-    Role,
     Standing,
     Status,
 )
 from router.arrivals import note
 from router.delivery import Delivery
 from router.media import Media
-from router.tickets import Actor, Verbs
+from router.tickets import Verbs
 from settings import Settings
 from storage import erase, leases, tickets
 from storage.database import Database
-from tests.hook_channel import NAME, FakeFetcher, FakeOut
-from tests.worlds import World, make_world, message
-
-AGENT = Actor("person:li", Role.AGENT)
+from tests.hook_channel import AGENT, NAME, FakeFetcher, FakeOut, line, rows
+from tests.worlds import World, make_world
 
 
 @pytest.fixture
 def world(database: Database, settings: Settings) -> World:
     return make_world(database, settings)
-
-
-def line(text: str = "#claim_status where", sender: str = "ann", **values: Any) -> Message:
-    return message(text, channel=NAME, account="a", sender=sender, thread=sender, **values)
-
-
-async def rows(world: World, query: str) -> list[Any]:
-    return await world.database.read(lambda connection: [tuple(row) for row in connection.execute(sa.text(query))])
 
 
 async def reply(world: World, text: str, ticket_id: int, verbs: Verbs | None = None) -> None:
